@@ -1,0 +1,1 @@
+"""The tables, the job state machine and the queue contract. Knows SQL; knows nothing of HTTP, tensors or files."""

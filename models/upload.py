@@ -1,0 +1,18 @@
+"""Uploads: input files that a client puts into the storage with a presigned URL before it names them in a job."""
+
+from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, CreatedAt
+
+
+class Upload(Base):
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    object_key: Mapped[str] = mapped_column(unique=True)
+    filename: Mapped[str]
+    content_type: Mapped[str]
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="as announced by the client")
+    created_at: Mapped[CreatedAt]
