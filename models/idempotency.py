@@ -10,7 +10,7 @@ from models.base import Base, CreatedAt
 
 
 class IdempotentAnswer(Base):
-    """Written in the transaction that creates the resource, so the key and the resource exist together or not at all."""
+    """Written in the transaction that creates the resource: key and resource exist together or not at all."""
 
     __tablename__ = "idempotent_answers"
 
