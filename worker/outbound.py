@@ -131,7 +131,7 @@ class Client:
         failure: OSError = OSError("no address")
         for address in addresses:
             try:
-                sock = socket.create_connection((address, target.port), _remaining(deadline, CONNECT_TIMEOUT_S))
+                sock = _open(address, target.port, timeout_s=_remaining(deadline, CONNECT_TIMEOUT_S))
             except OSError as error:
                 failure = error
                 continue
@@ -145,6 +145,18 @@ class Client:
                 sock.close()
                 raise
         raise failure
+
+
+def _open(address: str, port: int, *, timeout_s: float) -> socket.socket:
+    # not socket.create_connection, which would look the address up once more
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _TimedSocket:
