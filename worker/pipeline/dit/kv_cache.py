@@ -1,0 +1,96 @@
+"""Keys and values of the reference frame and the last blocks, for every layer (specification, section 6).
+
+Knows slots: where the reference frame (the sink) and each block lie, which of them a call may attend to, and how the
+sink's keys turn. Under sequence parallelism a rank keeps the keys of the whole sequence for its own heads.
+
+Slots of a layer: the sink's L tokens, then a ring of `ring_blocks` blocks; block b overwrites block b - ring_blocks.
+Shapes: N layers, L tokens of one latent frame of the whole picture, H heads of this rank, K channels of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from worker.pipeline.config import DiTConfig
+from worker.pipeline.dit.kernels import Kernels
+from worker.pipeline.dit.rope import Rope, sink_turns
+
+
+class SinkRotation(StrEnum):
+    """How the reference frame's keys come to their position in a long video."""
+
+    EXACT = "exact"
+    """The keys as of position 30 are kept, and a copy is turned by the whole angle: no error builds up."""
+    REFERENCE_ROUNDING = "reference_rounding"
+    """Turned by one position at a time, in place and in the dtype of the cache, as the released code does (quirk 2)."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where one call writes its keys and values, and the slots it attends to (they include its own)."""
+
+    write: slice
+    read: slice
+
+
+class KVCache:
+    """The attention cache of one job, allocated once."""
+
+    def __init__(
+        self,
+        config: DiTConfig,
+        *,
+        tokens_per_frame: int,
+        heads: int,
+        rotation: SinkRotation,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._config = config
+        self._rotation = rotation
+        self._sink = config.sink_frames * tokens_per_frame
+        self._block = config.num_frame_per_block * tokens_per_frame
+        self._turned = 0
+        slots = self._sink + config.ring_blocks * self._block
+        shape = (config.num_layers, slots, heads, config.head_dim)
+        self.k_NGHK = torch.zeros(shape, device=device, dtype=dtype)
+        self.v_NGHK = torch.zeros(shape, device=device, dtype=dtype)
+        self._still_k_NLHK = torch.empty_like(self.k_NGHK[:, : self._sink])
+
+    def reference_slots(self) -> Slots:
+        """The reference frame attends to itself only."""
+        return Slots(write=slice(0, self._sink), read=slice(0, self._sink))
+
+    def block_slots(self, block: int) -> Slots:
+        """A block attends to the sink, to the blocks still in the ring and to itself."""
+        start = self._sink + block % self._config.ring_blocks * self._block
+        filled = min(block + 1, self._config.ring_blocks)
+        return Slots(
+            write=slice(start, start + self._block),
+            read=slice(0, self._sink + filled * self._block),
+        )
+
+    def keep_reference(self) -> None:
+        """To be called after the reference frame was written: a new session starts from its keys."""
+        self._turned = 0
+        self._still_k_NLHK.copy_(self.k_NGHK[:, : self._sink])
+
+    def turn_sink(self, block: int, *, rope: Rope, kernels: Kernels) -> None:
+        """Bring the sink's keys to the position they have while `block` is made. Nothing happens before block 10."""
+        turns = sink_turns(self._config, block)
+        if turns == self._turned:
+            return
+        if self._rotation is SinkRotation.EXACT:
+            self._write_turned(self._still_k_NLHK, turns, rope=rope, kernels=kernels)
+        else:
+            for _ in range(self._turned, turns):
+                self._write_turned(self.k_NGHK[:, : self._sink], 1, rope=rope, kernels=kernels)
+        self._turned = turns
+
+    def _write_turned(self, keys_NLHK: torch.Tensor, turns: int, *, rope: Rope, kernels: Kernels) -> None:
+        turn = rope.time_shift(turns)
+        for written, still in zip(self.k_NGHK[:, : self._sink], keys_NLHK, strict=True):  # a layer at a time: memory
+            written.copy_(kernels.rotate(still, cos_SP=turn.cos, sin_SP=turn.sin))

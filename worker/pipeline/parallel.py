@@ -1,0 +1,186 @@
+"""Who holds what in a group of ranks, and the cut of one picture over several of them (specification, section 15).
+
+Knows ranks, strips and the all-to-alls of sequence parallelism; nothing of layers, jobs or how processes are started.
+`torch.distributed` is initialised by the caller. What rank 0 and the DiT ranks say to each other is in `exchange.py`.
+
+A group of one rank does everything. In a larger one rank 0 holds the encoders and the VAE, and all others are one
+sequence-parallel DiT group, in which each holds a strip of the picture outside attention and some of the heads inside.
+
+Shapes: S tokens of a strip, G tokens of the whole sequence (strip after strip), H all heads, h heads of one rank,
+K channels of a head, P ranks of the DiT group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from einops import rearrange
+from torch import Tensor
+
+from worker.pipeline.config import PIXELS_PER_LATENT, DiTConfig
+from worker.pipeline.dit.rope import TokenGrid
+from worker.pipeline.errors import ImpossibleLayout
+
+ENCODER_RANK = 0
+
+
+@dataclass(frozen=True)
+class RankLayout:
+    """This rank's place in a group of `world_size`, and how long it waits for another before it gives up."""
+
+    rank: int
+    world_size: int
+    timeout: timedelta = timedelta(minutes=10)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank {self.rank} is not in a world of {self.world_size}")
+
+    @classmethod
+    def alone(cls) -> RankLayout:
+        return cls(rank=0, world_size=1)
+
+    @property
+    def holds_encoders(self) -> bool:
+        """Encoders and VAE are always on the same rank."""
+        return self.rank == ENCODER_RANK
+
+    @property
+    def holds_dit(self) -> bool:
+        return self.world_size == 1 or self.rank != ENCODER_RANK
+
+    @property
+    def dit_ranks(self) -> range:
+        return range(1) if self.world_size == 1 else range(1, self.world_size)
+
+    @property
+    def dit_size(self) -> int:
+        """P, the ranks over which one sequence is cut."""
+        return len(self.dit_ranks)
+
+    @property
+    def dit_rank(self) -> int:
+        """This rank's number within the DiT group."""
+        return self.dit_ranks.index(self.rank)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The part of the latent picture that one DiT rank holds, in latent cells; all of it when it is the only one."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, latents: Tensor) -> Tensor:
+        """A view of this strip in [..., full height, full width]."""
+        return latents[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def grid(self, config: DiTConfig) -> TokenGrid:
+        """Its tokens, in coordinates of the whole picture."""
+        _, p, q = config.patch
+        return TokenGrid(
+            rows=range(self.top // p, (self.top + self.height) // p),
+            columns=range(self.left // q, (self.left + self.width) // q),
+        )
+
+
+def cut(config: DiTConfig, *, height: int, width: int, parts: int) -> tuple[Strip, ...]:
+    """The strips of a picture of `height` x `width` pixels for `parts` DiT ranks.
+
+    The shorter side is cut, as in the reference (columns of a square); where it does not divide by the patch and the
+    ranks, the longer one. The numbers do not depend on it. Raises `ImpossibleLayout` naming the possible world sizes.
+    """
+    strips = _strips(config, height=height, width=width, parts=parts)
+    if strips is None:
+        raise ImpossibleLayout(
+            f"{config.num_heads} heads and a picture of {width} x {height} pixels do not cut into {parts} equal parts",
+            possible_world_sizes=possible_world_sizes(config, height=height, width=width),
+        )
+    return strips
+
+
+def possible_world_sizes(config: DiTConfig, *, height: int, width: int) -> tuple[int, ...]:
+    """How many ranks can render a picture of `height` x `width` pixels: 1, and 1 + P for every P that fits."""
+    parts = range(1, config.num_heads + 1)
+    fitting = [p for p in parts if _strips(config, height=height, width=width, parts=p) is not None]
+    return tuple(sorted({1, *(p + 1 for p in fitting)})) if fitting else ()
+
+
+def check_heads(config: DiTConfig, layout: RankLayout) -> None:
+    """Raises `ImpossibleLayout` when no picture at all can be rendered by so many ranks. Needs no weights."""
+    if config.num_heads % layout.dit_size:
+        fitting = [p + 1 for p in range(1, config.num_heads + 1) if config.num_heads % p == 0]
+        raise ImpossibleLayout(
+            f"{config.num_heads} heads do not divide by {layout.dit_size} DiT ranks",
+            possible_world_sizes=(1, *fitting),
+        )
+
+
+def _strips(config: DiTConfig, *, height: int, width: int, parts: int) -> tuple[Strip, ...] | None:
+    rows, columns = height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
+    _, p, q = config.patch
+    if config.num_heads % parts or rows % p or columns % q:
+        return None
+    rows_fit, columns_fit = rows % (parts * p) == 0, columns % (parts * q) == 0
+    if rows_fit and (height < width or not columns_fit):
+        strip = rows // parts
+        return tuple(Strip(top=i * strip, left=0, height=strip, width=columns) for i in range(parts))
+    if columns_fit:
+        strip = columns // parts
+        return tuple(Strip(top=0, left=i * strip, height=rows, width=strip) for i in range(parts))
+    return None
+
+
+class SequenceParallel:
+    """Exchange of tokens against heads inside the DiT group. With one rank nothing is sent."""
+
+    def __init__(self, *, size: int, group: dist.ProcessGroup | None) -> None:
+        """`group` is the DiT group (nccl or gloo); None when `size` is 1."""
+        self.size = size
+        self._group = group
+
+    def gather_tokens(self, x_SHK: Tensor, *, out_GhK: Tensor) -> Tensor:
+        """Give away the heads of other ranks, get their tokens of mine; written to `out_GhK` and returned."""
+        if self.size == 1:
+            return out_GhK.copy_(x_SHK)
+        sent = rearrange(x_SHK, "s (p h) k -> (p s) h k", p=self.size).contiguous()
+        dist.all_to_all_single(out_GhK, sent, group=self._group)
+        return out_GhK
+
+    def gather_heads(self, x_GhK: Tensor) -> Tensor:
+        """The way back: all heads of my tokens, [S, H, K]."""
+        if self.size == 1:
+            return x_GhK
+        sent = x_GhK.contiguous()
+        received = torch.empty_like(sent)
+        dist.all_to_all_single(received, sent, group=self._group)
+        return rearrange(received, "(p s) h k -> s (p h) k", p=self.size)
+
+
+def connect_dit_ranks(layout: RankLayout, *, device: torch.device) -> SequenceParallel | None:
+    """The exchange inside the DiT group; None on a rank without the DiT. A collective call of all ranks of the world.
+
+    Runs over nccl between GPUs and over gloo between processors.
+    """
+    if layout.world_size == 1:
+        return SequenceParallel(size=1, group=None)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    group = dist.new_group(list(layout.dit_ranks), timeout=layout.timeout, backend=backend)
+    if not layout.holds_dit:
+        return None
+    return SequenceParallel(size=layout.dit_size, group=group)
+
+
+def assemble(strips: Sequence[Strip], parts: Sequence[Tensor]) -> Tensor:
+    """The whole latent picture [..., height, width] from the strips of all ranks."""
+    last = strips[-1]
+    whole = parts[0].new_empty(*parts[0].shape[:-2], last.top + last.height, last.left + last.width)
+    for strip, part in zip(strips, parts, strict=True):
+        strip.of(whole).copy_(part)
+    return whole
