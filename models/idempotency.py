@@ -19,4 +19,4 @@ class IdempotentAnswer(Base):
     request_sha256: Mapped[bytes] = mapped_column(LargeBinary, comment="of method, path and body")
     status_code: Mapped[int]
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    created_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(index=True)

@@ -51,7 +51,7 @@ class Job(Base):
         CheckConstraint("status <> 'succeeded' OR (result_key IS NOT NULL AND output IS NOT NULL)", name="output"),
         CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="error"),
         CheckConstraint(
-            "(status = 'running') = (lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL)", name="lease"
+            "num_nulls(lease_owner, lease_expires_at) = CASE WHEN status = 'running' THEN 0 ELSE 2 END", name="lease"
         ),
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
         Index("ix_jobs_tenant_id_status_id", "tenant_id", "status", "id"),
@@ -60,8 +60,11 @@ class Job(Base):
             "uq_jobs_batch_id_custom_id", "batch_id", "custom_id", unique=True,
             postgresql_where=text("batch_id IS NOT NULL AND custom_id IS NOT NULL"),
         ),
-        Index("ix_jobs_queued", "priority", "run_after", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_queued", "priority", "tenant_id", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        Index(
+            "ix_jobs_deadlines", "deadline_at", postgresql_where=text("status = 'queued' AND deadline_at IS NOT NULL")
+        ),
     )  # fmt: skip
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -98,7 +101,7 @@ class Job(Base):
     deadline_at: Mapped[Timestamp | None]
     dispatched_at: Mapped[Timestamp | None] = mapped_column(comment="when its message was last published")
     attempt: Mapped[int] = mapped_column(default=0, comment="the fencing token: it never resets and never decreases")
-    crash_count: Mapped[int] = mapped_column(default=0, comment="leases that expired; three of them are poison")
+    crash_count: Mapped[int] = mapped_column(default=0, comment="lost leases and dead groups; three are poison")
     error_retries: Mapped[int] = mapped_column(default=0, comment="attempts that ended with a retryable error")
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[Timestamp | None]
@@ -129,6 +132,7 @@ class AttemptOutcome(StrEnum):
     CANCELED = "canceled"
     ERROR = "error"  # a retryable error; the job went back to queued
     DRAINED = "drained"  # the worker was asked to stop and handed the job back
+    CRASHED = "crashed"  # its GPU group died under it
     LOST = "lost"  # the lease expired
 
 

@@ -46,7 +46,7 @@ class WebhookEvent(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)  # the webhook-id, the same over every try
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     type: Mapped[str]
     body: Mapped[bytes] = mapped_column(LargeBinary, comment="the exact bytes that are signed and sent")
     created_at: Mapped[CreatedAt]
@@ -59,18 +59,24 @@ class WebhookDelivery(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[str] = mapped_column(ForeignKey("webhook_events.id", ondelete="CASCADE"))
-    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), index=True)
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     status: Mapped[str] = mapped_column(default=DeliveryStatus.PENDING)
-    tries: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0, comment="all of them, over every replay")
+    schedule_step: Mapped[int] = mapped_column(default=0, comment="tries since it was created or replayed")
     next_try_at: Mapped[CreatedAt]
+    dispatched_at: Mapped[Timestamp | None] = mapped_column(comment="when its message was last published")
     locked_until: Mapped[Timestamp | None] = mapped_column(comment="one sender has it until then")
     created_at: Mapped[CreatedAt]
     ended_at: Mapped[Timestamp | None]
 
     __table_args__ = (
         UniqueConstraint("event_id", "endpoint_id"),
-        Index("ix_webhook_deliveries_due", "next_try_at", postgresql_where=text("status = 'pending'")),
+        Index(
+            "ix_webhook_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("status = 'pending'")
+        ),
+        Index("ix_webhook_deliveries_locked", "endpoint_id", postgresql_where=text("locked_until IS NOT NULL")),
+        Index("ix_webhook_deliveries_endpoint_id_id", "endpoint_id", "id"),
         Index("ix_webhook_deliveries_tenant_id_id", "tenant_id", "id"),
     )
 
@@ -80,7 +86,7 @@ class WebhookTry(Base):
 
     delivery_id: Mapped[str] = mapped_column(ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    started_at: Mapped[CreatedAt]
+    started_at: Mapped[CreatedAt] = mapped_column(index=True)
     duration_ms: Mapped[float]
     response_status: Mapped[int | None]  # None: no answer
     error: Mapped[str | None]
