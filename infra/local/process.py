@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +73,15 @@ class ServerProcess:
         log: Path,
         stop_signal: signal.Signals,
         account: Account | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`environment` is what the program gets beside the caller's own variables."""
         self.name = name
         self.log = log
         self._command = list(command)
         self._stop_signal = stop_signal
         self._account = account
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -97,7 +100,7 @@ class ServerProcess:
         assert not self.is_running, f"{self.name} runs already"
         self.log.touch(mode=0o600)
         self._log_start = self.log.stat().st_size
-        self._process = launch(self._command, log=self.log, death_signal=self._stop_signal, account=self._account)
+        self._process = self._launch(death_signal=self._stop_signal)
         try:
             self._wait_until(ready, timeout_s=timeout_s)
         except BaseException:
@@ -108,7 +111,7 @@ class ServerProcess:
         """Launch a program that does one thing and ends. Raises a `ServerError` unless it ends well in time."""
         self.log.touch(mode=0o600)
         self._log_start = self.log.stat().st_size
-        self._process = launch(self._command, log=self.log, death_signal=signal.SIGKILL, account=self._account)
+        self._process = self._launch(death_signal=signal.SIGKILL)
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -150,6 +153,15 @@ class ServerProcess:
             file.seek(max(self._log_start, size - LOG_TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
 
+    def _launch(self, *, death_signal: signal.Signals) -> subprocess.Popen[bytes]:
+        return launch(
+            self._command,
+            log=self.log,
+            death_signal=death_signal,
+            account=self._account,
+            environment=self._environment,
+        )
+
     def _wait_until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
@@ -182,7 +194,12 @@ def _wait_gone(processes: Sequence[psutil.Process], *, timeout_s: float) -> None
 
 
 def launch(
-    command: Sequence[str], *, log: Path, death_signal: signal.Signals, account: Account | None
+    command: Sequence[str],
+    *,
+    log: Path,
+    death_signal: signal.Signals,
+    account: Account | None,
+    environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     """The command in a session of its own, tied to the calling thread's life by `death_signal`."""
     uid, gid = (account.uid, account.gid) if account else (-1, -1)
@@ -194,6 +211,7 @@ def launch(
             stdout=output,
             stderr=output,
             cwd="/",
+            env={**os.environ, **environment},
             start_new_session=True,
         )
 
