@@ -1,0 +1,93 @@
+"""The migrations make the tables that the code describes, and can be taken back."""
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, text
+
+from infra.local.postgres import EmbeddedPostgres
+from models import migrate
+from models.database import Database, create_database_engine
+from models.tables import metadata
+
+CONSTRAINTS_AND_INDEXES = text("""
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+     WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+    UNION ALL
+    SELECT tablename, indexname, indexdef FROM pg_indexes
+     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    ORDER BY 1, 2, 3
+""")
+EVERYTHING = text("""
+    SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1
+""")
+
+
+def test_the_migrated_tables_are_the_described_ones(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_constraints_and_indexes_are_the_described_ones_to_the_letter(
+    own_postgres: EmbeddedPostgres, database: Database
+) -> None:
+    migrate.downgrade(own_postgres.url, "base")
+    described = create_database_engine(own_postgres.url, application_name="tests")
+    metadata.create_all(described)
+    try:
+        assert _rows(database.engine) == _rows(described)
+    finally:
+        described.dispose()
+
+
+def test_up_down_and_up_again(database_url: str, database: Database) -> None:
+    before = _names(database.engine)
+    migrate.downgrade(database_url, "base")
+    assert _names(database.engine) == ["alembic_version", "alembic_version_pkc"]
+    with database.engine.connect() as connection:
+        assert not migrate.is_current(connection)
+    migrate.upgrade(database_url)
+    assert _names(database.engine) == before
+    with database.engine.connect() as connection:
+        assert migrate.is_current(connection)
+
+
+def test_several_processes_may_migrate_at_once(own_postgres: EmbeddedPostgres) -> None:
+    migrate.downgrade(own_postgres.url, "base")
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            migrate.upgrade(own_postgres.url)
+        except Exception as error:  # noqa: BLE001 - reported by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+
+
+def test_a_migration_that_waits_for_another_too_long_says_so(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 0.2)
+    with database.engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": migrate.LOCK_KEY})
+        with pytest.raises(migrate.MigrationLockedError, match="another migration"):
+            migrate.upgrade(database_url)
+
+
+def _rows(engine: Engine) -> list[tuple[str, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(CONSTRAINTS_AND_INDEXES)]
+
+
+def _names(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.scalars(EVERYTHING))
