@@ -1,0 +1,63 @@
+"""The group's side of one rank: its process and the pipe to it."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+from worker.group.messages import Exit, Launch, ToRank
+from worker.processes import ending, start_child
+
+RANK_MODULE = "worker.group.rank"
+
+
+class RankProcess:
+    """A started rank. Nothing here waits, but for `end`."""
+
+    def __init__(self, rank: int, *, process: subprocess.Popen[bytes], pipe: Connection) -> None:
+        self.rank = rank
+        self.process = process
+        self.pipe = pipe
+
+    @classmethod
+    def start(cls, launch: Launch, *, module: str) -> RankProcess:
+        """See `worker.processes.start_child` for the thread to call this from."""
+        ours, theirs = Pipe(duplex=True)
+        with theirs:
+            process = start_child(
+                module,
+                [str(theirs.fileno()), str(launch.rank)],
+                environment=_environment(launch),
+                pass_fds=[theirs.fileno()],
+            )
+        started = cls(launch.rank, process=process, pipe=ours)
+        started.send(launch)
+        return started
+
+    def send(self, message: ToRank) -> None:
+        """To a rank that is gone, this does nothing: its end of the pipe tells."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(message)
+
+    def ending(self) -> str | None:
+        return ending(self.process)
+
+    def end(self, *, timeout_s: float) -> None:
+        """Ask an idle rank to go, and wait for it so long."""
+        self.send(Exit())
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=timeout_s)
+
+
+def _environment(launch: Launch) -> dict[str, str]:
+    threads = str(launch.threads)
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "GLOO_SOCKET_IFNAME": "lo",  # the ranks are on one host, whatever its name resolves to
+        "NCCL_SOCKET_IFNAME": "lo",
+        "NCCL_NVLS_ENABLE": "0",  # NVLink multicast is a resource of the whole host, and others may hold it
+        "PYTHONUNBUFFERED": "1",
+    }

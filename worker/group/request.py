@@ -1,0 +1,79 @@
+"""A render as its caller sees it: what goes in and what comes out. Files are named, never carried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """One video to make, of inputs that were checked and prepared already."""
+
+    name: str
+    """For logs and for people: the job's id, or the file's name."""
+    speech: Path
+    """Mono 16 kHz WAV, from which the network takes the lips' movement."""
+    picture: Path
+    """The portrait, `width` × `height` pixels."""
+    sound: Path
+    """The original sound, which becomes the video's sound track."""
+    video: Path
+    """Where to write the MP4; its directory exists."""
+    prompt: str
+    seed: int
+    width: int
+    height: int
+    frames: int
+    """Frames to draw, at the network's own rate."""
+    output_fps: int
+    duration_s: float
+    """How long the video has to last."""
+    denoising_steps: int
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    video: Path
+    frames: int
+    """Frames drawn."""
+    blocks: int
+    gpu_seconds: float
+    """Seconds from the first encoder to the last frame, times the number of ranks."""
+    ms_per_block: float
+    """Median time between two blocks once the stream runs."""
+    encoding_s: float
+    """Until the first block was drawn."""
+    rendering_s: float
+    """From the first block to the last."""
+    muxing_s: float
+    """From the last block to the finished file."""
+
+
+class RenderPhase(StrEnum):
+    ENCODING = "encoding"
+    RENDERING = "rendering"
+    MUXING = "muxing"
+
+
+@dataclass(frozen=True)
+class RenderProgress:
+    phase: RenderPhase
+    blocks_done: int
+    blocks_total: int | None
+    """None until the first block is drawn."""
+
+
+OnProgress = Callable[[RenderProgress], None]
+ShouldCancel = Callable[[], bool]
+
+
+class Renders(Protocol):
+    """Something that renders: a group of this process, or the node's group behind its socket."""
+
+    def render(
+        self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel
+    ) -> RenderResult: ...

@@ -1,0 +1,197 @@
+"""Keeps one group warm: launches it, watches it while it is idle, and launches another when it goes down.
+
+Knows lives of groups and how many may be spent; nothing of jobs or sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from worker.group.errors import GroupFailed, GroupRefused, GroupUnavailable
+from worker.group.group import Group
+from worker.group.messages import DeviceReport
+from worker.group.request import OnProgress, RenderRequest, RenderResult, ShouldCancel
+
+CHECK_EVERY_S = 5.0
+STOP_TIMEOUT_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+class GroupState(StrEnum):
+    STARTING = "starting"  # ranks are launching or loading weights
+    READY = "ready"  # warm and idle
+    BUSY = "busy"  # renders
+    REFUSED = "refused"  # can never start as it is configured
+    UNHEALTHY = "unhealthy"  # failed too often
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class RestartBudget:
+    """So many failures within so long are put up with."""
+
+    failures: int = 5
+    within_s: float = 600.0
+    pause_s: float = 1.0
+    """Between a failure and the next launch."""
+
+
+@dataclass(frozen=True)
+class GroupStatus:
+    state: GroupState
+    pids: tuple[int, ...] = ()
+    devices: tuple[DeviceReport, ...] = ()
+    restarts: int = 0
+    reason: str | None = None
+    """Of the last failure or refusal."""
+
+
+class WarmGroup:
+    """A group that comes back. One thread of it owns the ranks for as long as it lives."""
+
+    def __init__(self, new_group: Callable[[], Group], *, budget: RestartBudget | None = None) -> None:
+        self._new_group = new_group
+        self._budget = budget or RestartBudget()
+        self._failures: deque[float] = deque()
+        self._changed = threading.Condition()
+        self._group: Group | None = None
+        self._state = GroupState.STARTING
+        self._state_since = time.monotonic()
+        self._seconds: dict[GroupState, float] = {}
+        self._restarts = 0
+        self._reason: str | None = None
+        self._closing = threading.Event()
+        self._owner = threading.Thread(target=self._own, name="group-owner")
+
+    def start(self) -> None:
+        """Launch the ranks and return at once; `wait_until_ready` says when they are."""
+        self._owner.start()
+
+    def wait_until_ready(self, *, timeout_s: float) -> None:
+        """Raises `GroupUnavailable` when no warm group is there in time, at once when none will ever be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state is not GroupState.STARTING, timeout=timeout_s)
+            if self._state not in (GroupState.READY, GroupState.BUSY):
+                raise GroupUnavailable(f"the group is {self._state}" + (f": {self._reason}" if self._reason else ""))
+
+    def render(self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel) -> RenderResult:
+        """As `Group.render`, in the group that is warm now. Raises `GroupUnavailable` when none is."""
+        group = self._take()
+        try:
+            return group.render(request, on_progress=on_progress, should_cancel=should_cancel)
+        finally:
+            with self._changed:
+                if self._group is group and self._state is GroupState.BUSY:
+                    self._enter(GroupState.STARTING if group.is_down else GroupState.READY)
+
+    def close(self) -> None:
+        """End the ranks; a render in another thread raises `GroupFailed`."""
+        self._closing.set()
+        with self._changed:
+            group = self._group
+            self._changed.notify_all()
+        if group is not None:
+            group.close()
+        if self._owner.is_alive():
+            self._owner.join(timeout=STOP_TIMEOUT_S)
+
+    @property
+    def status(self) -> GroupStatus:
+        with self._changed:
+            group = self._group
+            return GroupStatus(
+                state=self._state,
+                pids=group.pids if group is not None else (),
+                devices=group.devices if group is not None else (),
+                restarts=self._restarts,
+                reason=self._reason,
+            )
+
+    def seconds_in_states(self) -> dict[GroupState, float]:
+        """Seconds since `start` by state; they add up to the time it lives."""
+        with self._changed:
+            now = time.monotonic()
+            return {**self._seconds, self._state: self._seconds.get(self._state, 0.0) + now - self._state_since}
+
+    def _take(self) -> Group:
+        with self._changed:
+            if self._group is None or self._state is not GroupState.READY:
+                raise GroupUnavailable(f"the group is {self._state}")
+            self._enter(GroupState.BUSY)
+            return self._group
+
+    def _own(self) -> None:
+        """The owner's life. It outlives every rank it starts, since Linux ties those to this very thread."""
+        try:
+            while not self._closing.is_set():
+                self._live_once()
+                if not self._closing.wait(self._budget.pause_s):
+                    self._spend_budget()
+        except GroupRefused as refused:
+            self._end(GroupState.REFUSED, refused.message)
+        except _BudgetSpent as spent:
+            self._end(GroupState.UNHEALTHY, str(spent))
+        except BaseException as error:
+            self._end(GroupState.UNHEALTHY, f"{type(error).__name__}: {error}")
+            raise
+        else:
+            self._end(GroupState.CLOSED, None)
+
+    def _live_once(self) -> None:
+        """One life of a group, from its launch to its failure or to `close`."""
+        group = self._new_group()
+        with self._changed:
+            self._group = group
+            self._enter(GroupState.STARTING)
+        try:
+            group.start()
+            with self._changed:
+                self._enter(GroupState.READY)
+            while not self._closing.is_set():
+                group.check()
+                with self._changed:
+                    self._changed.wait_for(lambda: group.is_down or self._closing.is_set(), timeout=CHECK_EVERY_S)
+        except GroupFailed as failure:
+            with self._changed:
+                self._reason = failure.message
+                self._enter(GroupState.STARTING)
+        finally:
+            group.close()
+
+    def _spend_budget(self) -> None:
+        now = time.monotonic()
+        self._failures.append(now)
+        while self._failures[0] < now - self._budget.within_s:
+            self._failures.popleft()
+        if len(self._failures) > self._budget.failures:
+            raise _BudgetSpent(
+                f"{len(self._failures)} failures within {self._budget.within_s:g} s; last: {self._reason}"
+            )
+        self._restarts += 1
+        log.warning("launching the group again after: %s", self._reason)
+
+    def _end(self, state: GroupState, reason: str | None) -> None:
+        with self._changed:
+            self._group = None
+            self._reason = reason or self._reason
+            self._enter(state)
+        if reason is not None:
+            log.error("no more group: %s", reason)
+
+    def _enter(self, state: GroupState) -> None:
+        """Change the state; the lock is held."""
+        now = time.monotonic()
+        self._seconds[self._state] = self._seconds.get(self._state, 0.0) + now - self._state_since
+        self._state, self._state_since = state, now
+        self._changed.notify_all()
+
+
+class _BudgetSpent(Exception):  # noqa: N818 - as in errors.py
+    pass
