@@ -81,8 +81,13 @@ def result(part: str, differences: Iterable[Difference], *, limit: float) -> Res
 
 
 def limit_for(dtype: torch.dtype) -> float:
-    """The relative limit of the golden README for results compared in their own precision."""
+    """The relative limit where the golden result was computed in the same precision."""
     return FLOAT64_RELATIVE if dtype is torch.float64 else FLOAT32_RELATIVE
+
+
+def limit_for_float32_golden() -> float:
+    """The relative limit where the golden result is in float32, whatever we compute in."""
+    return FLOAT32_RELATIVE
 
 
 def load_tensors(directory: Path, name: str) -> dict[str, Tensor]:

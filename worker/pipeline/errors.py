@@ -42,3 +42,7 @@ class RenderStopped(Exception):
 
 class RenderAborted(Exception):
     """Rank 0 could not go on (its own exception says why); the DiT ranks are free for the next render."""
+
+
+class PeerLost(RuntimeError):
+    """Another rank died or did not answer in time. The group is not usable any more."""

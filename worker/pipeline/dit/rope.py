@@ -59,13 +59,10 @@ class Rope:
 
     def __init__(self, config: DiTConfig, grid: TokenGrid, *, device: torch.device, dtype: torch.dtype) -> None:
         """`dtype` is that of the products: float32, or float64 for a float64 network."""
-        pairs_t, pairs_h, pairs_w = config.rope_pairs
         self._config = config
         self._device = device
         self._dtype = dtype
-        self._time = axis_frequencies(pairs_t, device=device)
-        self._still_pairs = pairs_h + pairs_w
-        self._space_NP = _space_angles(grid, pairs_h, pairs_w, device=device)
+        self._space_NP = space_angles(config, grid, device=device)
         self._block = self._turn(block_positions(config, 0))
 
     def reference(self) -> Turn:
@@ -81,25 +78,28 @@ class Rope:
 
     def time_shift(self, positions: int) -> Turn:
         """The turn of any token by so many further time positions, [1, P]; height and width stand still."""
-        angles = torch.cat((self._time * positions, self._time.new_zeros(self._still_pairs)))[None]
-        return Turn(angles.cos().to(self._dtype), angles.sin().to(self._dtype))
+        still_1P = torch.zeros_like(self._space_NP[:1])
+        return self._as_turn(token_angles(self._config, [positions], still_1P))
 
     def _turn(self, positions: Sequence[int]) -> Turn:
-        angles_SP = torch.cat([self._frame_angles(position) for position in positions])
+        return self._as_turn(token_angles(self._config, positions, self._space_NP))
+
+    def _as_turn(self, angles_SP: Tensor) -> Turn:
         return Turn(angles_SP.cos().to(self._dtype), angles_SP.sin().to(self._dtype))
 
-    def _frame_angles(self, position: int) -> Tensor:
-        time_NP = (self._time * position).expand(self._space_NP.shape[0], -1)
-        return torch.cat((time_NP, self._space_NP), dim=1)
+
+def token_angles(config: DiTConfig, positions: Sequence[int], space_NP: Tensor) -> Tensor:
+    """Angles of all tokens of the frames at these time positions, [S, P] float64."""
+    time_P = axis_frequencies(config.rope_pairs[0], device=space_NP.device)
+    frames = [torch.cat(((time_P * position).expand(space_NP.shape[0], -1), space_NP), dim=1) for position in positions]
+    return torch.cat(frames)
 
 
-def _space_angles(grid: TokenGrid, pairs_h: int, pairs_w: int, *, device: torch.device) -> Tensor:
-    """Height and width angles of one frame's tokens, [rows * columns, pairs_h + pairs_w] float64."""
+def space_angles(config: DiTConfig, grid: TokenGrid, *, device: torch.device) -> Tensor:
+    """Height and width angles of one frame's tokens, [tokens, pairs of height and width] float64."""
+    _, pairs_h, pairs_w = config.rope_pairs
     rows = torch.arange(grid.rows.start, grid.rows.stop, dtype=torch.float64, device=device)
     columns = torch.arange(grid.columns.start, grid.columns.stop, dtype=torch.float64, device=device)
     by_row = torch.outer(rows, axis_frequencies(pairs_h, device=device))
     by_column = torch.outer(columns, axis_frequencies(pairs_w, device=device))
-    return torch.cat(
-        (by_row.repeat_interleave(len(columns), dim=0), by_column.repeat(len(rows), 1)),
-        dim=1,
-    )
+    return torch.cat((by_row.repeat_interleave(len(columns), dim=0), by_column.repeat(len(rows), 1)), dim=1)
