@@ -1,0 +1,1 @@
+"""The checks of `realvideo doctor`. Each looks at one subject, changes nothing, and ends in time."""

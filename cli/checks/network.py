@@ -1,0 +1,65 @@
+"""What the neural networks run on: PyTorch and the GPUs it sees."""
+
+import shutil
+import subprocess
+from importlib.metadata import version
+
+from cli.checks.finding import Finding, State
+
+NVIDIA_SMI_TIMEOUT_S = 20
+RELEASED_MEMORY_GIB = 80
+
+
+def torch_build() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("PyTorch", State.MISSING, f"cannot be imported: {error}", "set up again: python3 run.py demo")
+    built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    said = f"{version('torch')}, {built_for}, {torch.get_num_threads()} threads"
+    if _driver() is not None and not torch.version.cuda:
+        mend = "there is a GPU: install the CUDA build with python3 run.py --torch cuda demo"
+        return Finding("PyTorch", State.NOTE, said, mend)
+    return Finding("PyTorch", State.OK, said)
+
+
+def gpus() -> list[Finding]:
+    """One finding for each GPU that PyTorch can use."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    driver = _driver()
+    if not torch.cuda.is_available():
+        if driver is None:
+            said = "none; the tiny preset runs on the CPU, the 14b preset needs one"
+            return [Finding("GPU", State.NOTE, said)]
+        mend = "check CUDA_VISIBLE_DEVICES, and that the driver is new enough for this PyTorch"
+        return [Finding("GPU", State.MISSING, f"driver {driver} is there, but PyTorch sees no GPU", mend)]
+    return [_gpu(index, driver or "unknown") for index in range(torch.cuda.device_count())]
+
+
+def _gpu(index: int, driver: str) -> Finding:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    properties = torch.cuda.get_device_properties(index)
+    said = f"{properties.name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, driver {driver}"
+    if total < RELEASED_MEMORY_GIB * 0.9 * 2**30:
+        mend = f"the 14b preset was made for GPUs of {RELEASED_MEMORY_GIB} GB"
+        return Finding(f"GPU {index}", State.NOTE, said, mend)
+    return Finding(f"GPU {index}", State.OK, said)
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver; None without one."""
+    nvidia_smi = shutil.which("nvidia-smi")
+    if nvidia_smi is None:
+        return None
+    asked = [nvidia_smi, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return "(nvidia-smi does not answer)"
+    lines = answer.stdout.split("\n")
+    return lines[0].strip() if answer.returncode == 0 and lines[0].strip() else None

@@ -1,0 +1,75 @@
+"""Commands that run one part of the service until it is told to end. docker-compose.yml and `run.py up` use them.
+
+Knows the entry point of each part; each reads its own settings from the environment.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from cli.errors import CommandError, ExitCode
+
+
+def api() -> None:
+    """Serve the HTTP API and the jobs page."""
+    from api import server
+
+    with _plain_settings_errors():
+        server.main()
+
+
+def worker() -> None:
+    """Run a worker node: it keeps a group of ranks warm and renders jobs from the queue."""
+    from worker import node
+
+    with _plain_settings_errors():
+        node.main()
+
+
+def scheduler() -> None:
+    """Rescue lost jobs, send queued ones again, expire deadlines. Any number may run: one leads."""
+    from worker import scheduler as process
+
+    with _plain_settings_errors():
+        process.main()
+
+
+def webhooks() -> None:
+    """Send signed webhooks. Needs no GPU."""
+    from worker import webhook_sender
+
+    with _plain_settings_errors():
+        webhook_sender.main()
+
+
+def migrate() -> None:
+    """Bring the tables of DATABASE_URL to this version."""
+    import os
+
+    from migrations.upgrade import upgrade
+
+    database_url = os.environ.get("DATABASE_URL")
+    if not database_url:
+        raise CommandError("DATABASE_URL is not set.", exit_code=ExitCode.UNREACHABLE)
+    upgrade(database_url)
+
+
+def create_bucket() -> None:
+    """Make the bucket REALVIDEO_S3_BUCKET unless it exists."""
+    from infra.compose.bucket import create
+
+    with _plain_settings_errors():
+        create()
+
+
+@contextlib.contextmanager
+def _plain_settings_errors() -> Iterator[None]:
+    """A setting that is missing or wrong, by the name of its variable instead of a traceback."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise CommandError(f"the environment does not fit: {problems}", exit_code=ExitCode.USAGE) from error

@@ -1,0 +1,150 @@
+"""The parts of the local stack that are our own programs: how each is started and when it is ready.
+
+Knows commands, environment variables and signs of readiness. Each part is started as docker-compose.yml starts it, by
+its `realvideo` command.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGTERM
+
+import httpx
+import psycopg
+
+from infra.local.process import ServerProcess
+from infra.local.state import Secrets
+from models.database import psycopg_url
+from models.worker_node import NodeState
+
+ASK_TIMEOUT_S = 2
+API_START_TIMEOUT_S = 60.0
+SENDER_START_TIMEOUT_S = 60.0
+WORKER_START_TIMEOUT_S = 240.0
+"""Importing torch takes ten seconds on an idle machine, and much longer in three processes on two busy cores."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One program of ours and when to believe that it works."""
+
+    name: str
+    process: ServerProcess
+    is_ready: Callable[[], bool]
+    start_timeout_s: float
+    stop_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the parts share."""
+
+    database_url: str
+    broker_url: str
+    directory: Path
+    secrets: Secrets
+    api_port: int
+    preset: str
+    ranks: int
+    node_name: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs"
+
+    def environment(self) -> dict[str, str]:
+        """The variables of every part. What the caller's environment sets already is left as it is."""
+        chosen = {
+            "REALVIDEO_PUBLIC_URL": self.url,
+            "REALVIDEO_API_PORT": str(self.api_port),
+            "REALVIDEO_SESSION_SECRET": self.secrets.session_secret,
+            "REALVIDEO_ALLOW_HTTP_URLS": "true",  # so that a webhook receiver on this machine can be used
+            "REALVIDEO_PRESETS": f'["{self.preset}"]',
+            "REALVIDEO_PRESET": self.preset,
+            "REALVIDEO_RANKS": str(self.ranks),
+            "REALVIDEO_NODE_NAME": self.node_name,
+            "REALVIDEO_WORK_DIRECTORY": str(self.directory / "work"),
+        }
+        if "REALVIDEO_S3_BUCKET" not in os.environ:
+            chosen["REALVIDEO_STORAGE_DIRECTORY"] = str(self.directory / "objects")
+            chosen["REALVIDEO_STORAGE_SECRET"] = self.secrets.storage_secret
+        free = {name: value for name, value in chosen.items() if name not in os.environ}
+        return {**free, "DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url}
+
+
+def our_parts(around: Surroundings) -> Sequence[Part]:
+    """In the order of starting; the reverse is the order of stopping, so that the worker can hand its job back."""
+    environment = around.environment()
+    return (
+        Part(
+            "API",
+            _command("api", around, environment),
+            is_ready=lambda: _answers(f"{around.url}/readyz"),
+            start_timeout_s=API_START_TIMEOUT_S,
+            stop_timeout_s=10,
+        ),
+        Part(
+            "scheduler",
+            _command("scheduler", around, environment),
+            is_ready=lambda: _is_connected(around.database_url, "scheduler"),
+            start_timeout_s=SENDER_START_TIMEOUT_S,
+            stop_timeout_s=10,
+        ),
+        Part(
+            "webhook sender",
+            _command("webhooks", around, environment),
+            is_ready=lambda: True,
+            start_timeout_s=SENDER_START_TIMEOUT_S,
+            stop_timeout_s=10,
+        ),
+        Part(
+            f"worker with {around.ranks} ranks",
+            _command("worker", around, environment),
+            is_ready=lambda: _has_warm_node(around),
+            start_timeout_s=WORKER_START_TIMEOUT_S,
+            stop_timeout_s=30,
+        ),
+    )
+
+
+def _command(command: str, around: Surroundings, environment: Mapping[str, str]) -> ServerProcess:
+    return ServerProcess(
+        command,
+        [sys.executable, "-m", "cli.main", command],
+        log=around.logs / f"{command}.log",
+        stop_signal=SIGTERM,
+        environment=environment,
+    )
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=ASK_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _is_connected(database_url: str, program: str) -> bool:
+    """Whether a program of ours has a connection to the record: the last thing before its loop."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE %s AND datname = current_database()"
+    return _finds(database_url, query, f"%{program}%")
+
+
+def _has_warm_node(around: Surroundings) -> bool:
+    query = "SELECT 1 FROM worker_nodes WHERE name = %s AND state = %s AND last_seen_at > now() - interval '1 minute'"
+    return _finds(around.database_url, query, around.node_name, NodeState.READY)
+
+
+def _finds(database_url: str, query: str, *values: str) -> bool:
+    plain = psycopg_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        with psycopg.connect(plain, connect_timeout=ASK_TIMEOUT_S) as connection:
+            return connection.execute(query, values).fetchone() is not None
+    except psycopg.OperationalError:
+        return False

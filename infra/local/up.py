@@ -1,0 +1,92 @@
+"""`python3 run.py up`: keeps the local stack running until Ctrl-C. Its data stays in `.realvideo/up` between runs."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from infra.local.process import ServerError
+from infra.local.signals import StopRequestedError, stop_at_first_signal
+from infra.local.stack import Stack, StackSettings
+from infra.local.state import STATE_DIRECTORY, Connection, announced, running_connection
+from infra.local.status_lines import StatusLines
+
+CHECK_EVERY_S = 1.0
+
+
+def main() -> None:
+    arguments = _arguments()
+    console = Console(highlight=False)
+    stop_at_first_signal()
+    try:
+        _run(arguments, console)
+    except StopRequestedError:
+        console.print("Stopped; no process is left.")
+    except ServerError as error:
+        console.print(f"[red]run.py up:[/red] {escape(str(error))}")
+        sys.exit(1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py up", description="Keeps the local stack running until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=8000, help="of the API and the jobs page (default: 8000)")
+    parser.add_argument("--preset", default="tiny", help="which network the worker runs (default: tiny)")
+    parser.add_argument("--ranks", type=int, default=3, help="processes of the worker's group (default: 3)")
+    parser.add_argument(
+        "--state", type=Path, default=STATE_DIRECTORY, help="where data and secrets are kept (default: .realvideo)"
+    )
+    return parser.parse_args()
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> None:
+    state: Path = arguments.state.resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    other = running_connection(state)
+    if other is not None:
+        raise ServerError(f"the stack of this checkout runs already, at {other.url} (process {other.pid})")
+    settings = StackSettings(
+        directory=state / "up",
+        secrets_directory=state,
+        api_port=arguments.port,
+        durable=True,
+        preset=arguments.preset,
+        ranks=arguments.ranks,
+    )
+    stack = Stack(settings, on_step=StatusLines(console).step)
+    try:
+        with stack:
+            here = Connection(url=stack.url, api_key=stack.api_key, database_url=stack.database_url, pid=os.getpid())
+            with announced(state, here):
+                _tell(console, stack)
+                _watch(stack)
+    finally:
+        console.print("Stopping …")
+
+
+def _tell(console: Console, stack: Stack) -> None:
+    console.print(
+        f"\n[bold]RealVideo is up.[/bold]\n"
+        f"  Jobs page  {stack.url}/\n"
+        f"  API        {stack.url}/v1   (described at {stack.url}/docs)\n"
+        f"  API key    {stack.api_key}\n"
+        f"  Logs       {stack.logs}\n\n"
+        "Try, in another terminal:\n"
+        "  .venv/bin/realvideo submit --audio infra/samples/speech.wav --image infra/samples/portrait.png --watch\n\n"
+        "Ctrl-C stops everything; the jobs stay for the next start.",
+        soft_wrap=True,
+    )
+
+
+def _watch(stack: Stack) -> None:
+    """Until a signal raises `StopRequestedError`, or a part ends by itself."""
+    while True:
+        stack.check()
+        time.sleep(CHECK_EVERY_S)
+
+
+if __name__ == "__main__":
+    main()
