@@ -79,6 +79,8 @@ def _spread(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> _Spread:
         return _Spread.of_deviation(0.5)
     if name.endswith("SelfAttention.q.weight"):  # UMT5 does not scale its scores
         return _Spread.of_deviation(0.25 * _fan_in_deviation(shape))
+    if name == "decoder.conv_out.weight":  # a quarter of the range, so that few pixels are clipped
+        return _Spread.of_deviation(0.5 * _fan_in_deviation(shape))
     return _Spread.of_deviation(_fan_in_deviation(shape))
 
 

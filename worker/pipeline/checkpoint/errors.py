@@ -1,3 +1,4 @@
+# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """What can be wrong with a file of weights."""
 
 from __future__ import annotations

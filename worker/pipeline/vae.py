@@ -1,0 +1,108 @@
+"""The video autoencoder: a picture to a latent frame, latent frames to pixel frames (specification, sections 11, 12).
+
+Knows pixels and latents. The network is diffusers' `AutoencoderKLWan`; its public `decode` forgets its convolution
+caches at every call, so a `DecodeStream` drives the decoder itself and keeps the caches from call to call. That relies
+on names diffusers does not promise, hence its pinned version and a test that a stream equals one whole decode.
+
+Shapes: c latent channels, T latent frames, n pixel frames, h x w latent cells, H = 8h, W = 8w.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from torch import Tensor
+
+from worker.pipeline.checkpoint import Network, WeightSource
+from worker.pipeline.config import FRAMES_PER_LATENT, PIXELS_PER_LATENT, VAEConfig
+from worker.pipeline.vae_layers import use_fast_layers
+
+
+class VideoAutoencoder:
+    """Encoder and decoder on one device. Streams are independent of each other and of encoding."""
+
+    def __init__(self, config: VAEConfig, *, device: torch.device, dtype: torch.dtype, weights: WeightSource) -> None:
+        with torch.device("meta"):
+            network = AutoencoderKLWan(
+                base_dim=config.base_dim,
+                z_dim=config.z_dim,
+                dim_mult=list(config.dim_mult),
+                num_res_blocks=config.num_res_blocks,
+                temperal_downsample=list(config.temporal_downsample),
+            )
+        weights.fill(network, Network.VAE, device=device, dtype=dtype)
+        if device.type == "cpu":
+            use_fast_layers(network)
+        self._network = network.eval()
+        self._device = device
+        self._dtype = dtype
+        exact = torch.float64 if dtype is torch.float64 else torch.float32
+        self._mean_c = torch.tensor(config.latents_mean, device=device, dtype=exact)
+        self._std_c = torch.tensor(config.latents_std, device=device, dtype=exact)
+
+    def encode_image(self, image: np.ndarray) -> Tensor:
+        """Normalised latents [c, 1, h, w] of a picture, uint8 [H, W, 3]. Sides must be multiples of 8."""
+        pixels_3HW = torch.from_numpy(np.ascontiguousarray(image)).to(self._device).permute(2, 0, 1)
+        exact = pixels_3HW.to(self._mean_c.dtype) / 255 * 2 - 1
+        return self.encode_video(exact[:, None])
+
+    @torch.no_grad()
+    def encode_video(self, pixels_3nHW: Tensor) -> Tensor:
+        """Normalised latents [c, 1 + (n - 1) / 4, h, w] of frames in -1 .. 1: the mean of the posterior."""
+        _, n, height, width = pixels_3nHW.shape
+        if height % PIXELS_PER_LATENT or width % PIXELS_PER_LATENT or n % FRAMES_PER_LATENT != 1:
+            raise ValueError(f"{n} frames of {width} x {height}: frames must be 4k + 1 and sides multiples of 8")
+        posterior = self._network.encode(pixels_3nHW[None].to(self._dtype)).latent_dist
+        mean_cThw: Tensor = posterior.mode()[0].to(self._mean_c.dtype)
+        return ((mean_cThw - _each(self._mean_c)) / _each(self._std_c)).to(self._dtype)
+
+    def decode_stream(self) -> DecodeStream:
+        """A new video, which begins with its first latent frame."""
+        return DecodeStream(self)
+
+    def denormalise(self, latents_cThw: Tensor) -> Tensor:
+        """Latents as the decoder takes them. In float32 at least, unlike the released code (quirk 11)."""
+        exact = latents_cThw.to(self._device, self._mean_c.dtype)
+        return (exact * _each(self._std_c) + _each(self._mean_c)).to(self._dtype)
+
+
+class DecodeStream:
+    """Turns the latents of one video into frames, in pieces of any length, as if it had been given them all at once."""
+
+    def __init__(self, autoencoder: VideoAutoencoder) -> None:
+        self._autoencoder = autoencoder
+        self._network = autoencoder._network
+        # the decoder's own convention: one slot per causal convolution, filled and read by the layers in their order
+        self._caches: list[object] = [None] * self._network._cached_conv_counts["decoder"]
+        self._started = False
+
+    def decode(self, latents_cThw: Tensor) -> np.ndarray:
+        """Frames uint8 [n, H, W, 3] in RGB; the first latent frame of the stream gives one, every other four."""
+        return to_uint8(self.decode_pixels(latents_cThw)).cpu().numpy()
+
+    @torch.no_grad()
+    def decode_pixels(self, latents_cThw: Tensor) -> Tensor:
+        """The same frames as numbers in -1 .. 1, [3, n, H, W]."""
+        if latents_cThw.ndim != 4 or not latents_cThw.shape[1]:
+            raise ValueError(f"latents {list(latents_cThw.shape)} are not [c, T, h, w] with at least one frame")
+        network = self._network
+        x_1cThw = network.post_quant_conv(self._autoencoder.denormalise(latents_cThw)[None])
+        made = []
+        for frame_1c1hw in x_1cThw.split(1, dim=2):
+            made.append(
+                network.decoder(frame_1c1hw, feat_cache=self._caches, feat_idx=[0], first_chunk=not self._started)
+            )
+            self._started = True
+        return torch.cat(made, dim=2)[0].clamp_(-1.0, 1.0)
+
+
+def to_uint8(pixels_3nHW: Tensor) -> Tensor:
+    """Pixels in -1 .. 1 as uint8 [n, H, W, 3]; truncated, not rounded (section 12)."""
+    scaled = ((pixels_3nHW + 1) / 2).clamp(0, 1) * 255
+    return scaled.to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+
+
+def _each(values_c: Tensor) -> Tensor:
+    """One value per channel, to be used on [c, T, h, w]."""
+    return values_c[:, None, None, None]
