@@ -25,6 +25,8 @@ from models.tenant import Tenant
 from models.webhook import WebhookEndpoint
 from tests import factories
 
+pytest_plugins = ["tests.fixtures_s3"]
+
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:

@@ -44,7 +44,7 @@ def running_site(*, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
             self.close_connection = True
             site.answers[self.path](self, body)
 
-        do_GET = do_POST = _answer  # noqa: N815
+        do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             """The test sees the requests in `site.seen`."""

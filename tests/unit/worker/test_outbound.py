@@ -1,6 +1,7 @@
 """Requests to customers' addresses, against real servers on loopback."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -136,6 +137,18 @@ def test_a_receiver_that_drips_its_headers_is_cut_off_at_the_deadline(site: Site
     started = time.monotonic()
     with pytest.raises(OutboundError, match="in time"):
         anywhere().post(site.url("/hook"), headers={}, body=b"{}", timeout_s=0.4)
+    assert time.monotonic() - started < 2
+
+
+def test_a_receiver_that_never_answers_is_cut_off_at_the_deadline(site: Site) -> None:
+    over = threading.Event()
+    site.serve("/hook", lambda _handler, _body: over.wait(20) and None)
+    started = time.monotonic()
+    try:
+        with pytest.raises(OutboundError, match="in time"):
+            anywhere().post(site.url("/hook"), headers={}, body=b"{}", timeout_s=0.3)
+    finally:
+        over.set()
     assert time.monotonic() - started < 2
 
 

@@ -1,0 +1,238 @@
+"""A storage that is an S3 bucket: of Amazon's, or of any server that speaks its protocol.
+
+Every byte is covered by an MD5 the server checks while it receives (the one checksum that every S3 server knows), and
+the object is asked for its size and checksum afterwards.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
+from urllib3.exceptions import HTTPError
+
+from models.settings import CommonSettings
+from worker.storage.contract import (
+    CHUNK_BYTES,
+    AccessRefused,
+    ObjectMissing,
+    ObjectTooLarge,
+    StorageError,
+    StoredObject,
+    check_key,
+    check_prefix,
+    sha256_of,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S: float = 30
+REQUEST_TRIES = 5
+PART_BYTES = 16 * 1024 * 1024
+DOWNLOAD_TRIES = 3
+_DIGEST = "sha256"  # the name of the object's own metadata
+
+
+def s3_client(settings: CommonSettings) -> "S3Client":
+    secret = settings.s3_secret_access_key
+    # a client of its own session: the default session is shared and not safe to build clients from in threads
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key_id,
+        aws_secret_access_key=None if secret is None else secret.get_secret_value(),
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": REQUEST_TRIES},
+            s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+            # other servers than Amazon's need not know the newer checksums; the MD5 of every part is sent instead
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+class S3Storage:
+    """The objects of one bucket. Safe to share between threads."""
+
+    def __init__(self, bucket: str, *, client: "S3Client", part_bytes: int = PART_BYTES) -> None:
+        self._bucket = bucket
+        self._client = client
+        self._part_bytes = part_bytes
+
+    def upload(self, path: Path, key: str, *, content_type: str) -> StoredObject:
+        check_key(key)
+        size_bytes = path.stat().st_size
+        digest = sha256_of(path)
+        with _s3_errors(key):
+            if size_bytes <= self._part_bytes:
+                etag = self._put(path, key, content_type=content_type, digest=digest)
+            else:
+                etag = self._put_in_parts(path, key, content_type=content_type, digest=digest)
+            self._verify(key, size_bytes=size_bytes, digest=digest, etag=etag)
+        return StoredObject(key=key, size_bytes=size_bytes, sha256=digest)
+
+    def download(self, key: str, path: Path, *, max_bytes: int) -> StoredObject:
+        check_key(key)
+        with path.open("xb") as file:
+            try:
+                return self._receive_patiently(key, file, max_bytes=max_bytes)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+
+    def stat(self, key: str) -> StoredObject:
+        check_key(key)
+        with _s3_errors(key):
+            head = self._client.head_object(Bucket=self._bucket, Key=key)
+        return StoredObject(key=key, size_bytes=head["ContentLength"], sha256=head["Metadata"].get(_DIGEST))
+
+    def delete_prefix(self, prefix: str) -> int:
+        check_prefix(prefix)
+        count = 0
+        with _s3_errors(prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+                for entry in page.get("Contents", []):
+                    self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
+                    count += 1
+        return count
+
+    def _put(self, path: Path, key: str, *, content_type: str, digest: str) -> str:
+        """Returns the ETag that a server without encryption gives: the MD5 of the bytes."""
+        data = path.read_bytes()
+        md5 = _md5(data)
+        self._client.put_object(
+            Bucket=self._bucket,
+            Key=key,
+            Body=data,
+            ContentMD5=base64.b64encode(md5).decode(),
+            ContentType=content_type,
+            Metadata={_DIGEST: digest},
+        )
+        return md5.hex()
+
+    def _put_in_parts(self, path: Path, key: str, *, content_type: str, digest: str) -> str:
+        """Returns the ETag of an object in parts: the MD5 of their MD5s, and their number."""
+        upload_id = self._client.create_multipart_upload(
+            Bucket=self._bucket, Key=key, ContentType=content_type, Metadata={_DIGEST: digest}
+        )["UploadId"]
+        parts: list[CompletedPartTypeDef] = []
+        md5s = b""
+        try:
+            with path.open("rb") as file:
+                while data := file.read(self._part_bytes):
+                    md5 = _md5(data)
+                    answer = self._client.upload_part(
+                        Bucket=self._bucket,
+                        Key=key,
+                        UploadId=upload_id,
+                        PartNumber=len(parts) + 1,
+                        Body=data,
+                        ContentMD5=base64.b64encode(md5).decode(),
+                    )
+                    parts.append({"PartNumber": len(parts) + 1, "ETag": answer["ETag"]})
+                    md5s += md5
+            self._client.complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
+        except BaseException:
+            self._abandon(key, upload_id)
+            raise
+        return f"{_md5(md5s).hex()}-{len(parts)}"
+
+    def _abandon(self, key: str, upload_id: str) -> None:
+        """Parts of an upload that failed cost money until somebody deletes them."""
+        try:
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+        except (ClientError, BotoCoreError):
+            return  # the upload's own error is the one to report; the bucket's lifecycle rule removes the rest
+
+    def _verify(self, key: str, *, size_bytes: int, digest: str, etag: str) -> None:
+        """Raises StorageError unless the bucket holds exactly the bytes that were sent."""
+        head = self._client.head_object(Bucket=self._bucket, Key=key)
+        if head["ContentLength"] != size_bytes:
+            raise StorageError(f"{key} was stored with {head['ContentLength']} of {size_bytes} bytes.")
+        if head["ETag"].strip('"') == etag:
+            return
+        # encrypted buckets give other ETags: only reading the object tells
+        with Path(os.devnull).open("wb") as nowhere:
+            if self._receive(key, nowhere, max_bytes=size_bytes).sha256 != digest:
+                raise StorageError(f"{key} was not stored as it was sent.")
+
+    def _receive_patiently(self, key: str, file: BinaryIO, *, max_bytes: int) -> StoredObject:
+        for tries_left in reversed(range(DOWNLOAD_TRIES)):
+            try:
+                with _s3_errors(key):
+                    return self._receive(key, file, max_bytes=max_bytes)
+            except _BrokenOff:
+                if tries_left == 0:
+                    raise
+                file.seek(0)
+                file.truncate()
+        raise AssertionError("the last try returns or raises")
+
+    def _receive(self, key: str, file: BinaryIO, *, max_bytes: int) -> StoredObject:
+        answer = self._client.get_object(Bucket=self._bucket, Key=key)
+        digest = hashlib.sha256()
+        # `with body` would give the stream inside it, which does not notice a short answer
+        with closing(answer["Body"]) as body:
+            if answer["ContentLength"] > max_bytes:
+                raise ObjectTooLarge(f"{key} has {answer['ContentLength']} bytes; at most {max_bytes} are allowed.")
+            while chunk := body.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+        if answer["Metadata"].get(_DIGEST, digest.hexdigest()) != digest.hexdigest():
+            raise _BrokenOff(f"{key} is not what was stored under this key.")
+        return StoredObject(key=key, size_bytes=answer["ContentLength"], sha256=digest.hexdigest())
+
+
+class _BrokenOff(StorageError):
+    """The connection ended in the middle of an object, or spoilt it: the next try starts from its beginning."""
+
+
+@contextmanager
+def _s3_errors(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise _refusal(key, error.response) from error
+    except (IncompleteReadError, ResponseStreamingError, HTTPError) as error:
+        raise _BrokenOff(f"The storage broke off {key}: {type(error).__name__}.") from error
+    except HTTPClientError as error:
+        raise StorageError(f"The storage cannot be reached for {key}: {type(error).__name__}.") from error
+    except BotoCoreError as error:
+        raise StorageError(f"The storage failed for {key}: {type(error).__name__}.") from error
+
+
+def _refusal(key: str, response: Any) -> StorageError:
+    status = response["ResponseMetadata"]["HTTPStatusCode"]
+    code = response["Error"].get("Code", "")
+    if code == "NoSuchBucket":
+        return StorageError("The storage has no such bucket.")
+    if status == 404:
+        return ObjectMissing(f"There is no object {key}.")
+    if status in (401, 403):
+        return AccessRefused(f"The storage refused access to {key} ({code}).")
+    return StorageError(f"The storage answered {status} ({code}) for {key}.")
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
