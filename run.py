@@ -289,11 +289,10 @@ def uv_environment() -> dict[str, str]:
 
 
 def pip_settings(name: str) -> list[str]:
-    """The values of one of pip's settings, from its environment variables and its configuration files.
-
-    `find-links` is also taken from uv's own variable, and may hold several places.
-    """
-    values = os.environ.get("UV_" + name.upper().replace("-", "_"), "").replace(",", " ").split()
+    """The values of one of pip's settings: uv's variable of that name, pip's, then pip's configuration files."""
+    variable = name.upper().replace("-", "_")
+    values = os.environ.get(f"UV_{variable}", "").replace(",", " ").split()
+    values += os.environ.get(f"PIP_{variable}", "").split()
     for python in (sys.executable, str(TOOLS / "uv" / "bin" / "python")):
         if not Path(python).exists():
             continue

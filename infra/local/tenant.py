@@ -13,7 +13,7 @@ from infra.local.state import write_private
 from models.database import Database, create_database_engine
 from models.tenant import Tenant
 
-TENANT = "local"
+TENANT = "default"
 
 
 def local_api_key(database_url: str, *, keep_in: Path) -> str:
