@@ -53,6 +53,8 @@ class Job(Base):
         CheckConstraint(
             "num_nulls(lease_owner, lease_expires_at) = CASE WHEN status = 'running' THEN 0 ELSE 2 END", name="lease"
         ),
+        CheckConstraint("status <> 'queued' OR cancel_requested_at IS NULL", name="cancel"),
+        CheckConstraint("(status IN ('queued','running')) = (finished_at IS NULL)", name="finished"),
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
         Index("ix_jobs_tenant_id_status_id", "tenant_id", "status", "id"),
         Index("ix_jobs_batch_id_id", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),

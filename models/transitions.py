@@ -1,38 +1,31 @@
-"""Every change of a job's status, each one guarded UPDATE in the caller's transaction.
+"""Every change of a job's status, each a guarded UPDATE in the caller's transaction. Nothing else changes one.
 
 A function that takes an `attempt` is fenced by it: a worker that lost its lease changes nothing and is told so. The
 outcome of a job and the webhook event that reports it are written in the same transaction. All time is the database's.
 
       create -> queued -> running -> succeeded | failed | canceled
-                   |  <- drain, retryable error, lost lease
+                   |  <- drain, retryable error, dead group, lost lease
                    -> canceled | expired
+
+When the reply to a commit is lost, call the function again: it does its work at most once. Should it then say that
+nothing was held, `outcome_of` tells whether that is because the first call succeeded.
 """
 
 import datetime as dt
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Update, and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from models.ids import IdPrefix, new_id
+from models.events import write_event
 from models.job import Attempt, AttemptOutcome, Job, JobStatus, Phase
 from models.output import OutputReport
-from models.webhook import EventType, WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 LEASE = dt.timedelta(seconds=60)
-REDISPATCH_AFTER = dt.timedelta(seconds=60)
 MAX_CRASHES = 3
 MAX_ERROR_RETRIES = 3
 ERROR_RETRY_DELAY = dt.timedelta(seconds=10)
-
-EVENT_OF = {
-    JobStatus.SUCCEEDED: EventType.JOB_SUCCEEDED,
-    JobStatus.FAILED: EventType.JOB_FAILED,
-    JobStatus.CANCELED: EventType.JOB_CANCELED,
-    JobStatus.EXPIRED: EventType.JOB_EXPIRED,
-}
 
 
 class HeartbeatAnswer(StrEnum):
@@ -63,13 +56,13 @@ class OutputKeys:
 
 def claim(session: Session, job_id: str, *, worker: str) -> Job | None:
     """queued -> running for exactly one caller. None: canceled, ended, not due yet, or another worker has it."""
-    job = session.scalars(
+    job = _changed(
+        session,
         update(Job)
         .where(
             Job.id == job_id,
             Job.status == JobStatus.QUEUED,
             Job.run_after <= func.now(),
-            Job.cancel_requested_at.is_(None),
             or_(Job.deadline_at.is_(None), Job.deadline_at > func.now()),
         )
         .values(
@@ -80,9 +73,8 @@ def claim(session: Session, job_id: str, *, worker: str) -> Job | None:
             started_at=func.coalesce(Job.started_at, func.now()),
             phase=Phase.PREPARING,
             blocks_done=0,
-        )
-        .returning(Job)
-    ).one_or_none()
+        ),
+    )
     if job is not None:
         session.execute(insert(Attempt).values(job_id=job.id, attempt=job.attempt, worker=worker))
     return job
@@ -92,7 +84,8 @@ def heartbeat(
     session: Session, job_id: str, *, attempt: int, phase: Phase, blocks_done: int, blocks_total: int | None
 ) -> HeartbeatAnswer:
     """Renew the lease and record progress. Call it only when the group really moved."""
-    row = session.execute(
+    job = _changed(
+        session,
         update(Job)
         .where(_held(job_id, attempt), Job.lease_expires_at > func.now())
         .values(
@@ -100,12 +93,11 @@ def heartbeat(
             phase=phase,
             blocks_done=blocks_done,
             blocks_total=blocks_total,
-        )
-        .returning(Job.cancel_requested_at)
-    ).one_or_none()
-    if row is None:
+        ),
+    )
+    if job is None:
         return HeartbeatAnswer.LOST
-    return HeartbeatAnswer.KEPT if row.cancel_requested_at is None else HeartbeatAnswer.CANCEL_REQUESTED
+    return HeartbeatAnswer.KEPT if job.cancel_requested_at is None else HeartbeatAnswer.CANCEL_REQUESTED
 
 
 def succeed(
@@ -118,7 +110,8 @@ def succeed(
     metrics: RenderMetrics,
 ) -> bool:
     """running -> succeeded with its event. False: the lease is lost or a cancel was asked for; ship nothing."""
-    job = session.scalars(
+    job = _changed(
+        session,
         update(Job)
         .where(_held(job_id, attempt), Job.cancel_requested_at.is_(None))
         .values(
@@ -130,63 +123,45 @@ def succeed(
             gpu_seconds=metrics.gpu_seconds,
             ms_per_block=metrics.ms_per_block,
             blocks_done=func.coalesce(Job.blocks_total, Job.blocks_done),
-        )
-        .returning(Job)
-    ).one_or_none()
-    if job is None:
-        return False
-    _end_attempt(session, job_id, attempt, AttemptOutcome.SUCCEEDED)
-    _write_event(session, job)
-    return True
+        ),
+    )
+    return _report(session, job, AttemptOutcome.SUCCEEDED)
 
 
 def fail(session: Session, job_id: str, *, attempt: int, code: str, message: str) -> bool:
     """running -> failed with its event, for an error that no retry can mend. False: the lease is lost."""
-    job = session.scalars(
+    job = _changed(
+        session,
         update(Job)
         .where(_held(job_id, attempt))
-        .values(**_ended(JobStatus.FAILED), error_code=code, error_message=message)
-        .returning(Job)
-    ).one_or_none()
-    if job is None:
-        return False
-    _end_attempt(session, job_id, attempt, AttemptOutcome.FAILED, code=code, message=message)
-    _write_event(session, job)
-    return True
+        .values(**_ended(JobStatus.FAILED), error_code=code, error_message=message),
+    )
+    return _report(session, job, AttemptOutcome.FAILED, code=code, message=message)
 
 
 def confirm_cancel(session: Session, job_id: str, *, attempt: int) -> bool:
-    """running -> canceled, by the worker, after its group has stopped. False: the lease is lost."""
-    job = session.scalars(
+    """running -> canceled, by the worker, after its group has stopped. False: the lease is lost, or nobody asked."""
+    job = _changed(
+        session,
         update(Job)
         .where(_held(job_id, attempt), Job.cancel_requested_at.is_not(None))
-        .values(**_ended(JobStatus.CANCELED))
-        .returning(Job)
-    ).one_or_none()
-    if job is None:
-        return False
-    _end_attempt(session, job_id, attempt, AttemptOutcome.CANCELED)
-    _write_event(session, job)
-    return True
+        .values(**_ended(JobStatus.CANCELED)),
+    )
+    return _report(session, job, AttemptOutcome.CANCELED)
 
 
 def hand_back(session: Session, job_id: str, *, attempt: int) -> bool:
-    """running -> queued at once, because the worker drains; canceled if that was asked for meanwhile.
+    """running -> queued at once, because the worker drains; -> canceled if that was asked for meanwhile.
 
     It counts neither as a crash nor as an error. False: the lease is lost.
     """
-    if confirm_cancel(session, job_id, attempt=attempt):
-        return True
-    done = session.execute(
-        update(Job)
-        .where(_held(job_id, attempt), Job.cancel_requested_at.is_(None))
-        .values(**_requeued(delay=dt.timedelta(0)))
-        .returning(Job.id)
-    ).one_or_none()
-    if done is None:
+    job = _locked(session, job_id, attempt)
+    if job is None:
         return False
-    _end_attempt(session, job_id, attempt, AttemptOutcome.DRAINED)
-    return True
+    if job.cancel_requested_at is not None:
+        return confirm_cancel(session, job_id, attempt=attempt)
+    job = _changed(session, update(Job).where(_held(job_id, attempt)).values(**_requeued(delay=dt.timedelta(0))))
+    return _report(session, job, AttemptOutcome.DRAINED)
 
 
 def retry_later(session: Session, job_id: str, *, attempt: int, code: str, message: str) -> bool:
@@ -194,56 +169,78 @@ def retry_later(session: Session, job_id: str, *, attempt: int, code: str, messa
 
     -> canceled if that was asked for meanwhile. False: the lease is lost.
     """
-    if confirm_cancel(session, job_id, attempt=attempt):
-        return True
-    out_of_retries = Job.error_retries + 1 > MAX_ERROR_RETRIES
-    failed = session.scalars(
-        update(Job)
-        .where(_held(job_id, attempt), out_of_retries)
-        .values(**_ended(JobStatus.FAILED), error_code=code, error_message=message)
-        .returning(Job)
-    ).one_or_none()
-    if failed is not None:
-        _end_attempt(session, job_id, attempt, AttemptOutcome.FAILED, code=code, message=message)
-        _write_event(session, failed)
-        return True
-    requeued = session.execute(
-        update(Job)
-        .where(_held(job_id, attempt), Job.cancel_requested_at.is_(None))
-        .values(
-            **_requeued(delay=ERROR_RETRY_DELAY * func.power(2, Job.error_retries)),
-            error_retries=Job.error_retries + 1,
-        )
-        .returning(Job.id)
-    ).one_or_none()
-    if requeued is None:
+    job = _locked(session, job_id, attempt)
+    if job is None:
         return False
-    _end_attempt(session, job_id, attempt, AttemptOutcome.ERROR, code=code, message=message)
+    if job.cancel_requested_at is not None:
+        return confirm_cancel(session, job_id, attempt=attempt)
+    if job.error_retries >= MAX_ERROR_RETRIES:
+        return fail(session, job_id, attempt=attempt, code=code, message=message)
+    job = _changed(
+        session,
+        update(Job)
+        .where(_held(job_id, attempt))
+        .values(
+            **_requeued(delay=ERROR_RETRY_DELAY * 2**job.error_retries),
+            error_retries=Job.error_retries + 1,
+        ),
+    )
+    return _report(session, job, AttemptOutcome.ERROR, code=code, message=message)
+
+
+def record_crash(session: Session, job_id: str, *, attempt: int, message: str) -> bool:
+    """running -> queued because the GPU group died under the job, although its worker lives; -> failed as poison.
+
+    It counts with the leases that expired: the input may be what kills. False: the lease is lost.
+    """
+    job = _locked(session, job_id, attempt)
+    if job is None:
+        return False
+    _crash(session, job, AttemptOutcome.CRASHED, code="group_died", message=message)
     return True
+
+
+def outcome_of(session: Session, job_id: str, *, attempt: int) -> AttemptOutcome | None:
+    """How an attempt ended, whoever ended it; None while it still holds the job.
+
+    For the worker whose commit got no reply. Raises LookupError if there never was such an attempt.
+    """
+    row = session.execute(
+        select(Attempt.outcome).where(Attempt.job_id == job_id, Attempt.attempt == attempt)
+    ).one_or_none()
+    if row is None:
+        raise LookupError(f"job {job_id} has no attempt {attempt}")
+    return None if row.outcome is None else AttemptOutcome(row.outcome)
 
 
 def request_cancel(session: Session, job_id: str, *, tenant_id: str) -> CancelAnswer:
     """queued -> canceled, or ask the worker that has it. A running job is canceled when its worker confirms."""
-    owned = and_(Job.id == job_id, Job.tenant_id == tenant_id)
+    # locked first: between two guarded updates the job could go from running to queued and look ended
     job = session.scalars(
-        update(Job)
-        .where(owned, Job.status == JobStatus.QUEUED)
-        .values(**_ended(JobStatus.CANCELED), cancel_requested_at=func.now())
-        .returning(Job)
+        select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id).with_for_update(key_share=True),
+        execution_options={"populate_existing": True},
     ).one_or_none()
-    if job is not None:
-        _write_event(session, job)
+    if job is None:
+        return CancelAnswer.UNKNOWN
+    if job.status == JobStatus.QUEUED:
+        canceled = _changed(
+            session,
+            update(Job)
+            .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+            .values(**_ended(JobStatus.CANCELED), cancel_requested_at=func.now()),
+        )
+        assert canceled is not None
+        write_event(session, canceled)
         return CancelAnswer.CANCELED
-    asked = session.execute(
-        update(Job)
-        .where(owned, Job.status == JobStatus.RUNNING)
-        .values(cancel_requested_at=func.coalesce(Job.cancel_requested_at, func.now()))
-        .returning(Job.id)
-    ).one_or_none()
-    if asked is not None:
+    if job.status == JobStatus.RUNNING:
+        _changed(
+            session,
+            update(Job)
+            .where(Job.id == job_id, Job.status == JobStatus.RUNNING)
+            .values(cancel_requested_at=func.coalesce(Job.cancel_requested_at, func.now())),
+        )
         return CancelAnswer.REQUESTED
-    known = session.scalar(select(Job.id).where(owned))
-    return CancelAnswer.UNKNOWN if known is None else CancelAnswer.ENDED
+    return CancelAnswer.ENDED
 
 
 def rescue_lost(session: Session, *, limit: int = 100) -> list[str]:
@@ -256,81 +253,91 @@ def rescue_lost(session: Session, *, limit: int = 100) -> list[str]:
         .where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < func.now())
         .order_by(Job.lease_expires_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True),
+        execution_options={"populate_existing": True},
     ).all()
     for job in lost:
-        worker, attempt = job.lease_owner, job.attempt
-        message = f"worker {worker} stopped renewing its lease"
-        if job.cancel_requested_at is not None:
-            ended = _ended(JobStatus.CANCELED)
-        elif job.crash_count + 1 >= MAX_CRASHES:
-            ended = {
-                **_ended(JobStatus.FAILED),
-                "crash_count": Job.crash_count + 1,
-                "error_code": "poison",
-                "error_message": f"the render crashed {MAX_CRASHES} times; last, {message}",
-            }
-        else:
-            ended = {**_requeued(delay=dt.timedelta(0)), "crash_count": Job.crash_count + 1}
-        row = session.scalars(
-            update(Job).where(_held(job.id, attempt)).values(**ended).returning(Job),
-            execution_options={"populate_existing": True},
-        ).one()
-        _end_attempt(session, job.id, attempt, AttemptOutcome.LOST, code="lease_expired", message=message)
-        if row.status != JobStatus.QUEUED:
-            _write_event(session, row)
+        message = f"worker {job.lease_owner} stopped renewing its lease"
+        _crash(session, job, AttemptOutcome.LOST, code="lease_expired", message=message)
     return [job.id for job in lost]
 
 
 def expire_overdue(session: Session, *, limit: int = 100) -> list[str]:
-    """queued -> expired for jobs whose deadline passed before they started. Run by the reconciler."""
-    overdue = (
+    """queued -> expired for jobs whose deadline passed while no worker had them. Run by the reconciler."""
+    overdue = session.scalars(
         select(Job.id)
         .where(Job.status == JobStatus.QUEUED, Job.deadline_at <= func.now())
+        .order_by(Job.deadline_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    jobs = session.scalars(
-        update(Job)
-        .where(Job.id.in_(overdue), Job.status == JobStatus.QUEUED)
-        .values(
-            **_ended(JobStatus.EXPIRED),
-            error_code="deadline_exceeded",
-            error_message="the deadline passed before a worker was free",
-        )
-        .returning(Job)
+        .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    for job in jobs:
-        _write_event(session, job)
-    return [job.id for job in jobs]
-
-
-@dataclass(frozen=True)
-class Dispatch:
-    job_id: str
-    priority: str
-
-
-def take_undispatched(session: Session, *, limit: int = 200) -> list[Dispatch]:
-    """Queued jobs whose message was never published, or so long ago that it may be lost; marks them as published.
-
-    Publish them after the commit: should that fail, the next round takes them again. Highest priority first.
-    """
-    due = (
-        select(Job.id)
-        .where(
-            Job.status == JobStatus.QUEUED,
-            Job.run_after <= func.now(),
-            or_(Job.dispatched_at.is_(None), Job.dispatched_at < func.now() - REDISPATCH_AFTER),
+    for job_id in overdue:
+        job = _changed(
+            session,
+            update(Job)
+            .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+            .values(
+                **_ended(JobStatus.EXPIRED),
+                error_code="deadline_exceeded",
+                error_message="the deadline passed before a worker was free",
+            ),
         )
-        .order_by(case((Job.priority == "high", 0), (Job.priority == "normal", 1), else_=2), Job.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
+        assert job is not None
+        write_event(session, job)
+    return list(overdue)
+
+
+def _crash(session: Session, locked: Job, outcome: AttemptOutcome, *, code: str, message: str) -> None:
+    """What becomes of a running job, locked by this transaction, whose attempt came to nothing by no choice."""
+    job_id, attempt = locked.id, locked.attempt
+    values: dict[str, object]
+    if locked.cancel_requested_at is not None:
+        values = _ended(JobStatus.CANCELED)
+    elif locked.crash_count + 1 >= MAX_CRASHES:
+        values = {
+            **_ended(JobStatus.FAILED),
+            "crash_count": Job.crash_count + 1,
+            "error_code": "poison",
+            "error_message": f"the render crashed {MAX_CRASHES} times; the last time {message}",
+        }
+    else:
+        values = {**_requeued(delay=dt.timedelta(0)), "crash_count": Job.crash_count + 1}
+    job = _changed(session, update(Job).where(_held(job_id, attempt)).values(**values))
+    assert job is not None
+    _report(session, job, outcome, code=code, message=message)
+
+
+def _report(
+    session: Session, job: Job | None, outcome: AttemptOutcome, *, code: str | None = None, message: str | None = None
+) -> bool:
+    """Close the attempt of a job that was just changed, and write the event if it ended. False: it was not changed."""
+    if job is None:
+        return False
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job.id, Attempt.attempt == job.attempt, Attempt.ended_at.is_(None))
+        .values(ended_at=func.now(), outcome=outcome, error_code=code, error_message=message)
     )
-    rows = session.execute(
-        update(Job).where(Job.id.in_(due)).values(dispatched_at=func.now()).returning(Job.id, Job.priority)
-    ).all()
-    return [Dispatch(job_id=row.id, priority=row.priority) for row in sorted(rows, key=lambda row: str(row.id))]
+    if job.status != JobStatus.QUEUED:
+        write_event(session, job)
+    return True
+
+
+def _locked(session: Session, job_id: str, attempt: int) -> Job | None:
+    """The job if this attempt holds it, locked so that no cancel request comes in before the commit."""
+    return session.scalars(
+        select(Job).where(_held(job_id, attempt)).with_for_update(key_share=True),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+
+
+def _changed(session: Session, guarded: Update) -> Job | None:
+    """The row as the update left it, or None if the guard kept it away."""
+    return session.scalars(
+        guarded.returning(Job),
+        # the session may hold the row as it was before
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    ).one_or_none()
 
 
 def _held(job_id: str, attempt: int) -> ColumnElement[bool]:
@@ -347,7 +354,7 @@ def _ended(status: JobStatus) -> dict[str, object]:
     }
 
 
-def _requeued(*, delay: dt.timedelta | ColumnElement[dt.timedelta]) -> dict[str, object]:
+def _requeued(*, delay: dt.timedelta) -> dict[str, object]:
     return {
         "status": JobStatus.QUEUED,
         "run_after": func.now() + delay,
@@ -355,63 +362,4 @@ def _requeued(*, delay: dt.timedelta | ColumnElement[dt.timedelta]) -> dict[str,
         "lease_owner": None,
         "lease_expires_at": None,
         "phase": None,
-    }
-
-
-def _end_attempt(
-    session: Session,
-    job_id: str,
-    attempt: int,
-    outcome: AttemptOutcome,
-    *,
-    code: str | None = None,
-    message: str | None = None,
-) -> None:
-    session.execute(
-        update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.attempt == attempt, Attempt.ended_at.is_(None))
-        .values(ended_at=func.now(), outcome=outcome, error_code=code, error_message=message)
-    )
-
-
-def _write_event(session: Session, job: Job) -> None:
-    """The event of a job's end, and a delivery for each endpoint that wants it."""
-    event_id = new_id(IdPrefix.EVENT)
-    kind = EVENT_OF[JobStatus(job.status)]
-    now = session.scalar(select(func.now()))
-    assert now is not None
-    body = json.dumps({"type": kind, "timestamp": now.isoformat(), "data": _event_data(job)}, separators=(",", ":"))
-    session.execute(
-        insert(WebhookEvent).values(id=event_id, tenant_id=job.tenant_id, job_id=job.id, type=kind, body=body.encode())
-    )
-    wanted = select(WebhookEndpoint.id).where(
-        WebhookEndpoint.tenant_id == job.tenant_id,
-        WebhookEndpoint.disabled_at.is_(None),
-        WebhookEndpoint.deleted_at.is_(None),
-        or_(WebhookEndpoint.events == [], literal(str(kind)) == func.any(WebhookEndpoint.events)),
-    )
-    if job.webhook_endpoint_id is not None:
-        wanted = wanted.where(WebhookEndpoint.id == job.webhook_endpoint_id)
-    for endpoint_id in session.scalars(wanted).all():
-        session.execute(
-            insert(WebhookDelivery).values(
-                id=new_id(IdPrefix.DELIVERY),
-                event_id=event_id,
-                endpoint_id=endpoint_id,
-                tenant_id=job.tenant_id,
-            )
-        )
-
-
-def _event_data(job: Job) -> dict[str, object]:
-    return {
-        "id": job.id,
-        "object": "job",
-        "status": job.status,
-        "attempt": job.attempt,
-        "batch_id": job.batch_id,
-        "custom_id": job.custom_id,
-        "metadata": job.labels,
-        "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
-        "output": job.output,
     }

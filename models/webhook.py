@@ -72,9 +72,7 @@ class WebhookDelivery(Base):
 
     __table_args__ = (
         UniqueConstraint("event_id", "endpoint_id"),
-        Index(
-            "ix_webhook_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("status = 'pending'")
-        ),
+        Index("ix_webhook_deliveries_due", "endpoint_id", "next_try_at", postgresql_where=text("status = 'pending'")),
         Index("ix_webhook_deliveries_locked", "endpoint_id", postgresql_where=text("locked_until IS NOT NULL")),
         Index("ix_webhook_deliveries_endpoint_id_id", "endpoint_id", "id"),
         Index("ix_webhook_deliveries_tenant_id_id", "tenant_id", "id"),

@@ -1,12 +1,13 @@
 """Rows for tests: valid as they are, with any column changed by keyword."""
 
 import base64
+import datetime as dt
 import itertools
 
 from sqlalchemy.orm import Session
 
 from models.ids import IdPrefix, new_id
-from models.job import Job
+from models.job import Job, JobStatus
 from models.output import OutputReport
 from models.queues import Priority
 from models.tenant import Tenant
@@ -59,11 +60,27 @@ def add_job(session: Session, *, tenant_id: str, **columns: object) -> Job:
         "preset": "tiny",
         "priority": Priority.NORMAL,
     }
-    job = Job(tenant_id=tenant_id, **{**defaults, **columns})
+    job = Job(tenant_id=tenant_id, **{**defaults, **_columns_of(columns.get("status", JobStatus.QUEUED)), **columns})
     session.add(job)
     session.flush()
     session.refresh(job)
     return job
+
+
+def _columns_of(status: object) -> dict[str, object]:
+    """What the table demands of a job in this status."""
+    now = dt.datetime.now(dt.UTC)
+    if status == JobStatus.QUEUED:
+        return {}
+    if status == JobStatus.RUNNING:
+        lease = {"lease_owner": "a worker", "lease_expires_at": now + dt.timedelta(seconds=60)}
+        return {"attempt": 1, "started_at": now, **lease}
+    ended: dict[str, object] = {"finished_at": now}
+    if status == JobStatus.SUCCEEDED:
+        ended |= {"attempt": 1, "result_key": KEYS.video, "poster_key": KEYS.poster, "output": OUTPUT.model_dump()}
+    if status == JobStatus.FAILED:
+        ended |= {"attempt": 1, "error_code": "test", "error_message": "a test"}
+    return ended
 
 
 def add_endpoint(session: Session, *, tenant_id: str, **columns: object) -> WebhookEndpoint:

@@ -222,6 +222,8 @@ def upgrade() -> None:
             "num_nulls(lease_owner, lease_expires_at) = CASE WHEN status = 'running' THEN 0 ELSE 2 END",
             name=op.f("ck_jobs_lease"),
         ),
+        sa.CheckConstraint("status <> 'queued' OR cancel_requested_at IS NULL", name=op.f("ck_jobs_cancel")),
+        sa.CheckConstraint("(status IN ('queued','running')) = (finished_at IS NULL)", name=op.f("ck_jobs_finished")),
         sa.CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name=op.f("ck_jobs_error")),
         sa.CheckConstraint(
             "status <> 'succeeded' OR (result_key IS NOT NULL AND output IS NOT NULL)", name=op.f("ck_jobs_output")

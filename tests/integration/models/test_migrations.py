@@ -7,7 +7,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
 
-from infra.local.postgres import EmbeddedPostgres
 from models import migrate
 from models.database import Database, create_database_engine
 from models.tables import metadata
@@ -32,10 +31,9 @@ def test_the_migrated_tables_are_the_described_ones(database: Database) -> None:
 
 
 def test_constraints_and_indexes_are_the_described_ones_to_the_letter(
-    own_postgres: EmbeddedPostgres, database: Database
+    spare_database_url: str, database: Database
 ) -> None:
-    migrate.downgrade(own_postgres.url, "base")
-    described = create_database_engine(own_postgres.url, application_name="tests")
+    described = create_database_engine(spare_database_url, application_name="tests")
     metadata.create_all(described)
     try:
         assert _rows(database.engine) == _rows(described)
@@ -43,25 +41,28 @@ def test_constraints_and_indexes_are_the_described_ones_to_the_letter(
         described.dispose()
 
 
-def test_up_down_and_up_again(database_url: str, database: Database) -> None:
-    before = _names(database.engine)
-    migrate.downgrade(database_url, "base")
-    assert _names(database.engine) == ["alembic_version", "alembic_version_pkc"]
-    with database.engine.connect() as connection:
-        assert not migrate.is_current(connection)
-    migrate.upgrade(database_url)
-    assert _names(database.engine) == before
-    with database.engine.connect() as connection:
-        assert migrate.is_current(connection)
+def test_up_down_and_up_again(spare_database_url: str, database: Database) -> None:
+    spare = create_database_engine(spare_database_url, application_name="tests")
+    try:
+        for _ in range(2):
+            migrate.upgrade(spare_database_url)
+            assert _names(spare) == _names(database.engine)
+            with spare.connect() as connection:
+                assert migrate.is_current(connection)
+            migrate.downgrade(spare_database_url, "base")
+            assert _names(spare) == ["alembic_version", "alembic_version_pkc"]
+            with spare.connect() as connection:
+                assert not migrate.is_current(connection)
+    finally:
+        spare.dispose()
 
 
-def test_several_processes_may_migrate_at_once(own_postgres: EmbeddedPostgres) -> None:
-    migrate.downgrade(own_postgres.url, "base")
+def test_several_processes_may_migrate_at_once(spare_database_url: str) -> None:
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            migrate.upgrade(own_postgres.url)
+            migrate.upgrade(spare_database_url)
         except Exception as error:  # noqa: BLE001 - reported by the test
             errors.append(error)
 
