@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.pipeline.checkpoint import Network, WeightSource
@@ -41,7 +42,7 @@ class VideoAutoencoder:
         self._mean_c = torch.tensor(config.latents_mean, device=device, dtype=exact)
         self._std_c = torch.tensor(config.latents_std, device=device, dtype=exact)
 
-    def encode_image(self, image: np.ndarray) -> Tensor:
+    def encode_image(self, image: NDArray[np.uint8]) -> Tensor:
         """Normalised latents [c, 1, h, w] of a picture, uint8 [H, W, 3]. Sides must be multiples of 8."""
         pixels_3HW = torch.from_numpy(np.ascontiguousarray(image)).to(self._device).permute(2, 0, 1)
         exact = pixels_3HW.to(self._mean_c.dtype) / 255 * 2 - 1
@@ -77,9 +78,10 @@ class DecodeStream:
         self._caches: list[object] = [None] * self._network._cached_conv_counts["decoder"]
         self._started = False
 
-    def decode(self, latents_cThw: Tensor) -> np.ndarray:
+    def decode(self, latents_cThw: Tensor) -> NDArray[np.uint8]:
         """Frames uint8 [n, H, W, 3] in RGB; the first latent frame of the stream gives one, every other four."""
-        return to_uint8(self.decode_pixels(latents_cThw)).cpu().numpy()
+        frames: NDArray[np.uint8] = to_uint8(self.decode_pixels(latents_cThw)).cpu().numpy()
+        return frames
 
     @torch.no_grad()
     def decode_pixels(self, latents_cThw: Tensor) -> Tensor:
