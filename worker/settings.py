@@ -1,0 +1,54 @@
+"""What an operator can set of a worker node: environment variables (`REALVIDEO_…`), read once at the entry point."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from models.settings import CommonSettings
+from worker.group.group import GroupSettings
+
+
+class WorkerSettings(CommonSettings):
+    """One node: one group of ranks with one preset and one set of weights."""
+
+    preset: str = "tiny"
+    ranks: int = Field(default=1, ge=1, description="1: one rank does all; more: rank 0 encodes and decodes")
+    weights: Path | None = Field(default=None, description="directory of the released weights; none: drawn from a seed")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads_per_rank: int | None = Field(default=None, ge=1, description="default: the cores, shared by the ranks")
+
+    node_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    work_directory: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "realvideo-work",
+        description="where the files of running attempts lie; each node has a directory of its own in it",
+    )
+
+    health_host: str = "127.0.0.1"
+    health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, which is logged")
+
+    drain_grace_s: float = Field(default=25.0, gt=0, description="after SIGTERM, until what still runs is killed")
+    start_deadline_s: float = Field(default=900.0, gt=0, description="until all ranks have their weights")
+    progress_deadline_s: float = Field(
+        default=40.0,
+        gt=0,
+        description="longest silence of a rendering group; less than a lease can wait",
+    )
+
+    def group_settings(self) -> GroupSettings:
+        return GroupSettings(
+            preset=self.preset,
+            ranks=self.ranks,
+            weights=self.weights,
+            device=self.device,
+            threads_per_rank=self.threads_per_rank or max(1, (os.cpu_count() or 1) // self.ranks),
+            start_deadline_s=self.start_deadline_s,
+            progress_deadline_s=self.progress_deadline_s,
+        )
+
+    @property
+    def node_directory(self) -> Path:
+        return self.work_directory / self.node_name
