@@ -1,0 +1,61 @@
+"""The process that opens a customer's file for `probe`: `python -m worker.media.probe_process PATH FORMATS`.
+
+Prints one JSON object, or one line on stderr and status 1.
+"""
+
+import json
+import resource
+import sys
+
+import av
+from av.container import InputContainer
+
+CPU_S = 20
+MEMORY_BYTES = 2 * 1024**3
+# these headers hold the length itself; the others let ffmpeg guess it from the bit rate
+_EXACT_DURATION = frozenset({"wav", "flac", "mov", "matroska"})
+
+
+def main(path: str, formats: str) -> int:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    options = {"protocol_whitelist": "file", "format_whitelist": formats}
+    try:
+        with av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace") as container:
+            print(json.dumps(_describe(container)))  # noqa: T201 - the answer of this process
+    except (av.FFmpegError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _describe(container: InputContainer) -> dict[str, object]:
+    name = container.format.name.split(",")[0]
+    sounds = container.streams.audio
+    videos = [
+        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    return {
+        "format": name,
+        "duration_s": (
+            container.duration / av.time_base if container.duration is not None and name in _EXACT_DURATION else None
+        ),
+        "sound": None
+        if not sounds
+        else {
+            "codec": sounds[0].codec_context.name,
+            "sample_rate": sounds[0].codec_context.sample_rate,
+            "channels": sounds[0].codec_context.channels,
+        },
+        "video": None
+        if not videos
+        else {
+            "codec": videos[0].codec_context.name,
+            "width": videos[0].codec_context.width,
+            "height": videos[0].codec_context.height,
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))
