@@ -185,9 +185,9 @@ class PipelineConfig:
 _TINY = PipelineConfig(
     name="tiny",
     dit=DiTConfig(
-        dim=64,
-        ffn_dim=128,
-        num_heads=4,
+        dim=32,
+        ffn_dim=64,
+        num_heads=2,
         num_layers=2,
         text_dim=32,
         text_len=64,
@@ -196,7 +196,7 @@ _TINY = PipelineConfig(
         audio_inject_layers=(0,),
         freq_dim=64,
     ),
-    vae=VAEConfig(base_dim=4, dim_mult=(1, 1, 2, 2), num_res_blocks=1),
+    vae=VAEConfig(base_dim=2, dim_mult=(1, 1, 2, 2), num_res_blocks=1),
     text=TextEncoderConfig(
         vocab_size=259,  # pad, end mark, unknown, then the 256 bytes
         dim=32,

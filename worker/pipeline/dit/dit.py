@@ -71,7 +71,7 @@ class DiT(nn.Module):
         self.head = Head(config, kernels)
         self.casual_audio_encoder = CausalAudioEncoder(config)  # the spelling of the released keys
         self.audio_injector = AudioInjector(config, kernels)
-        self.trainable_cond_mask = nn.Embedding(3, dim)
+        self.trainable_cond_mask = _MaskEmbedding(dim)
         self._injection_after = {layer: number for number, layer in enumerate(config.audio_inject_layers)}
         self.requires_grad_(False)
 
@@ -166,6 +166,14 @@ class DiT(nn.Module):
         return TimeCondition(
             layers=tuple(block.modulate(e0_6D) for block in self._layers()), head=self.head.modulate(e_D)
         )
+
+
+class _MaskEmbedding(nn.Module):
+    """One vector for each kind of token. Not `nn.Embedding`: its first draw on the meta device takes seconds."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, dim))
 
 
 def time_sinusoid(timestep: float, freq_dim: int, *, device: torch.device) -> Tensor:

@@ -1,0 +1,125 @@
+"""A DiT rank's part of a render: its strip of every block.
+
+Knows how the network is loaded, which buffers a picture size needs, and where its strip lies. Noise is drawn for the
+whole picture and cut, so the video does not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from worker.pipeline.checkpoint import Network, WeightSource
+from worker.pipeline.config import PIXELS_PER_LATENT, DiTConfig
+from worker.pipeline.denoiser import Denoiser, Times, read_times
+from worker.pipeline.dit.dit import DiT
+from worker.pipeline.dit.kernels import exact_dtype
+from worker.pipeline.exchange import Beginning
+from worker.pipeline.noise import block_noise
+from worker.pipeline.parallel import RankLayout, SequenceParallel, Strip, cut
+from worker.pipeline.schedule import STEP_LISTS, DenoisingStep, denoising_steps
+from worker.pipeline.settings import RenderSettings
+
+
+class DiTShare:
+    """The network and, for the size rendered last, its buffers."""
+
+    def __init__(self, dit: DiT, *, sequence: SequenceParallel, dit_rank: int) -> None:
+        self._dit = dit
+        self._sequence = sequence
+        self._dit_rank = dit_rank
+        self._times: Times = read_times(dit, [step for count in STEP_LISTS for step in denoising_steps(count)])
+        self._denoiser: Denoiser | None = None
+        self._denoiser_of: object = None
+
+    @classmethod
+    def load(
+        cls,
+        config: DiTConfig,
+        *,
+        sequence: SequenceParallel,
+        layout: RankLayout,
+        device: torch.device,
+        dtype: torch.dtype,
+        weights: WeightSource,
+    ) -> DiTShare:
+        """Raises `CheckpointError`. The audio encoder runs in at least float32, as in the released code."""
+        with torch.device("meta"):
+            dit = DiT(config)
+        weights.fill(dit, Network.DIT, device=device, dtype=dtype)
+        dit.casual_audio_encoder.to(exact_dtype(dtype))
+        return cls(dit.eval(), sequence=sequence, dit_rank=layout.dit_rank)
+
+    def begin(self, settings: RenderSettings, beginning: Beginning) -> Session:
+        """Prefill with the reference picture and the prompt."""
+        strips = cut(self._dit.config, height=settings.height, width=settings.width, parts=self._sequence.size)
+        strip = strips[self._dit_rank]
+        denoiser = self._denoiser_for(settings, strips)
+        denoiser.start(
+            strip.of(beginning.reference).to(self._device, self._dit.dtype),
+            prompt=beginning.prompt.to(self._device, self._dit.dtype),
+            prompt_rows=beginning.prompt_rows,
+        )
+        return Session(
+            denoiser,
+            strip=strip,
+            steps=denoising_steps(settings.denoising_steps),
+            seed=settings.seed,
+            noise_shape=(
+                self._dit.config.in_dim,
+                self._dit.config.num_frame_per_block,
+                settings.height // PIXELS_PER_LATENT,
+                settings.width // PIXELS_PER_LATENT,
+            ),
+            device=self._device,
+        )
+
+    def _denoiser_for(self, settings: RenderSettings, strips: Sequence[Strip]) -> Denoiser:
+        wanted = (tuple(strips), settings.sink_rotation)
+        if self._denoiser is None or self._denoiser_of != wanted:
+            self._denoiser = None  # the old buffers go before the new ones come
+            self._denoiser = Denoiser(
+                self._dit,
+                times=self._times,
+                strips=strips,
+                strip=strips[self._dit_rank],
+                sequence=self._sequence,
+                rotation=settings.sink_rotation,
+            )
+            self._denoiser_of = wanted
+        return self._denoiser
+
+    @property
+    def _device(self) -> torch.device:
+        return self._dit.patch_embedding.weight.device
+
+
+class Session:
+    """One render on the DiT. Blocks are made in order."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        strip: Strip,
+        steps: Sequence[DenoisingStep],
+        seed: int,
+        noise_shape: tuple[int, ...],
+        device: torch.device,
+    ) -> None:
+        self._denoiser = denoiser
+        self._strip = strip
+        self._steps = steps
+        self._seed = seed
+        self._noise_shape = noise_shape
+        self._device = device
+
+    def make(self, block: int, *, window: Tensor) -> Tensor:
+        """This rank's strip of the block's latents, [c, f, h, w]."""
+        return self._denoiser.denoise(block, window=window.to(self._device), noise=self._noise, steps=self._steps)
+
+    def _noise(self, block: int, step: int) -> Tensor:
+        whole = block_noise(self._seed, block=block, step=step, shape=self._noise_shape)
+        return self._strip.of(whole).to(self._device)

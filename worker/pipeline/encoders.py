@@ -1,0 +1,103 @@
+"""Rank 0's part of a render: sound, prompt and picture in, and latents to frames on the way out.
+
+Knows the three encoders' and the decoder's networks and how a stream of frames is trimmed to the length asked for. The
+sound is read as a stream, so its rows never exist all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worker.pipeline.audio_encoder import AudioEncoder
+from worker.pipeline.checkpoint import WeightSource
+from worker.pipeline.conditioning import audio_windows
+from worker.pipeline.config import PipelineConfig
+from worker.pipeline.dit.kernels import exact_dtype
+from worker.pipeline.errors import InvalidRender
+from worker.pipeline.exchange import Beginning
+from worker.pipeline.settings import RenderInputs, RenderSettings
+from worker.pipeline.text_encoder import TextEmbedding, TextEncoder
+from worker.pipeline.vae import DecodeStream, VideoAutoencoder
+
+PROMPTS_KEPT = 16
+"""Encoded prompts that are remembered; nearly all renders use one of a few."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the DiT needs: the beginning, and then a window of sound for each block, made as it is asked for."""
+
+    beginning: Beginning
+    windows: Iterator[Tensor]
+
+
+class Encoders:
+    """The encoders and the VAE."""
+
+    def __init__(
+        self, config: PipelineConfig, *, text: TextEncoder, audio: AudioEncoder, vae: VideoAutoencoder
+    ) -> None:
+        self._config = config
+        self._text = text
+        self._audio = audio
+        self._vae = vae
+        self._prompts: dict[str, TextEmbedding] = {}
+
+    @classmethod
+    def load(
+        cls, config: PipelineConfig, *, device: torch.device, dtype: torch.dtype, weights: WeightSource
+    ) -> Encoders:
+        """Raises `CheckpointError`."""
+        return cls(
+            config,
+            text=TextEncoder(config.text, device=device, dtype=dtype, weights=weights),
+            audio=AudioEncoder(config.audio, device=device, dtype=exact_dtype(dtype), weights=weights),
+            vae=VideoAutoencoder(config.vae, device=device, dtype=dtype, weights=weights),
+        )
+
+    def encode(self, settings: RenderSettings, inputs: RenderInputs | None) -> Encoded:
+        """Raises `InvalidRender` for inputs that do not fit the settings, and what reading the sound raises."""
+        if inputs is None:
+            raise InvalidRender("the rank with the encoders was given no inputs")
+        if inputs.image.shape != (settings.height, settings.width, 3) or inputs.image.dtype != np.uint8:
+            raise InvalidRender(
+                f"the picture is {inputs.image.dtype} {list(inputs.image.shape)}, "
+                f"must be uint8 [{settings.height}, {settings.width}, 3]"
+            )
+        prompt = self._prompt(settings.prompt)
+        reference = self._vae.encode_image(inputs.image)
+        rows = self._audio.rows(inputs.read_samples, total_samples=inputs.total_samples, mode=settings.audio_mode)
+        return Encoded(
+            beginning=Beginning(reference=reference, prompt=prompt.rows, prompt_rows=prompt.length),
+            windows=audio_windows(rows, self._config.dit),
+        )
+
+    def decoder(self, settings: RenderSettings) -> FrameDecoder:
+        return FrameDecoder(self._vae.decode_stream(), frames=settings.frames)
+
+    def _prompt(self, prompt: str) -> TextEmbedding:
+        if prompt not in self._prompts:
+            if len(self._prompts) == PROMPTS_KEPT:
+                del self._prompts[next(iter(self._prompts))]
+            self._prompts[prompt] = self._text.encode(prompt)
+        return self._prompts[prompt]
+
+
+class FrameDecoder:
+    """Latents of one block after the other to frames, until as many are out as were asked for."""
+
+    def __init__(self, stream: DecodeStream, *, frames: int) -> None:
+        self._stream = stream
+        self._left = frames
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Latents [c, f, h, w] to uint8 [n, height, width, 3]; the last block may be cut short."""
+        frames = self._stream.decode(latents)[: self._left]
+        self._left -= len(frames)
+        return frames

@@ -1,0 +1,184 @@
+"""One render on one rank: sound and a picture in, frames out, block by block (specification, sections 1, 7 and 13).
+
+Knows the order of encoding, denoising and decoding, and which of them this rank does. It does not know processes, files
+or jobs. Alone, a rank does one after the other; in a group rank 0 decodes block n while the DiT ranks make block n + 1.
+
+Memory does not grow with the length of the video: rows of sound, latents and frames of a block are let go after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from worker.pipeline.checkpoint import WeightSource
+from worker.pipeline.conditioning import block_count
+from worker.pipeline.config import PipelineConfig
+from worker.pipeline.dit.kernels import exact_dtype
+from worker.pipeline.dit_share import DiTShare
+from worker.pipeline.errors import PeerLost, RenderStopped
+from worker.pipeline.exchange import AHEAD, DiTLink, EncoderLink, PacketShapes, Word, connect_all_ranks
+from worker.pipeline.parallel import RankLayout, check_heads, connect_dit_ranks, cut
+from worker.pipeline.settings import RenderInputs, RenderSettings
+
+if TYPE_CHECKING:
+    from worker.pipeline.encoders import Encoders, FrameDecoder
+
+__all__ = ["Pipeline", "RenderInputs", "RenderSettings", "RenderedBlock"]
+
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class RenderedBlock:
+    """Frames of one block, uint8 [n, height, width, 3] RGB."""
+
+    index: int
+    blocks_total: int
+    frames: NDArray[np.uint8]
+
+
+class Pipeline:
+    """One rank's share of the network. Same calls on every rank, in the same order."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        *,
+        layout: RankLayout,
+        dtype: torch.dtype,
+        all_ranks: dist.ProcessGroup | None,
+        encoders: Encoders | None,
+        dit: DiTShare | None,
+    ) -> None:
+        """`all_ranks` is None on a rank alone; `encoders` and `dit` where the layout puts them elsewhere."""
+        self.config = config
+        self._layout = layout
+        self._packet_dtype = exact_dtype(dtype)
+        self._all_ranks = all_ranks
+        self._encoders = encoders
+        self._dit = dit
+
+    @classmethod
+    def create(
+        cls,
+        config: PipelineConfig,
+        *,
+        layout: RankLayout,
+        device: torch.device,
+        dtype: torch.dtype,
+        weights: WeightSource,
+    ) -> Pipeline:
+        """Build and load only this rank's networks. In a group this is a collective call.
+
+        Raises `ImpossibleLayout` before anything is loaded, and `CheckpointError`.
+        """
+        check_heads(config.dit, layout)
+        all_ranks = connect_all_ranks(layout)
+        sequence = connect_dit_ranks(layout, device=device)
+        encoders = dit = None
+        if layout.holds_encoders:
+            from worker.pipeline.encoders import Encoders  # their libraries take seconds to import
+
+            encoders = Encoders.load(config, device=device, dtype=dtype, weights=weights)
+        if sequence is not None:
+            dit = DiTShare.load(
+                config.dit, sequence=sequence, layout=layout, device=device, dtype=dtype, weights=weights
+            )
+        return cls(config, layout=layout, dtype=dtype, all_ranks=all_ranks, encoders=encoders, dit=dit)
+
+    def render(
+        self, settings: RenderSettings, *, inputs: RenderInputs | None, should_stop: ShouldStop
+    ) -> Iterator[RenderedBlock]:
+        """Make `settings.frames` frames. Every rank iterates; frames come out of rank 0 only.
+
+        `inputs` is given on rank 0 and None elsewhere. `should_stop` is asked on rank 0 before each block.
+        Leaving the iteration early is allowed on rank 0; the other ranks then end with `RenderAborted`.
+
+        Raises `ImpossibleLayout` on all ranks, before anything else, for a picture that does not cut into so many
+        parts; `RenderStopped` on all ranks at the same block border; on rank 0 `InvalidRender` and whatever goes wrong
+        with the inputs, and then `RenderAborted` on all others; `PeerLost` when another rank is gone.
+        """
+        strips = cut(self.config.dit, height=settings.height, width=settings.width, parts=self._layout.dit_size)
+        if self._all_ranks is None:
+            return self._render_alone(settings, inputs, should_stop)
+        shapes = PacketShapes.of(self.config.dit, strips)
+        if self._layout.holds_encoders:
+            link = EncoderLink(
+                self._all_ranks,
+                self._layout,
+                shapes,
+                blocks=block_count(self.config.dit, settings.frames),
+                dtype=self._packet_dtype,
+            )
+            return self._render_as_encoder(settings, inputs, should_stop, link)
+        return self._render_as_dit(settings, DiTLink(self._all_ranks, shapes, dtype=self._packet_dtype))
+
+    def _render_alone(
+        self, settings: RenderSettings, inputs: RenderInputs | None, should_stop: ShouldStop
+    ) -> Iterator[RenderedBlock]:
+        assert self._encoders is not None, "a rank alone holds the encoders"
+        assert self._dit is not None, "a rank alone holds the DiT"
+        total = block_count(self.config.dit, settings.frames)
+        encoded = self._encoders.encode(settings, inputs)
+        decoder = self._encoders.decoder(settings)
+        session = self._dit.begin(settings, encoded.beginning)
+        for block in range(total):
+            if should_stop():
+                raise RenderStopped(block=block)
+            latents = session.make(block, window=next(encoded.windows))
+            yield self._rendered(block, total, decoder, latents)
+
+    def _render_as_encoder(
+        self,
+        settings: RenderSettings,
+        inputs: RenderInputs | None,
+        should_stop: ShouldStop,
+        link: EncoderLink,
+    ) -> Iterator[RenderedBlock]:
+        assert self._encoders is not None, "rank 0 holds the encoders"
+        total = block_count(self.config.dit, settings.frames)
+        try:
+            encoded = self._encoders.encode(settings, inputs)
+            decoder = self._encoders.decoder(settings)
+            link.begin(encoded.beginning)
+            for block in range(min(AHEAD, total)):
+                self._give_word(block, should_stop, link, encoded.windows)
+            for block in range(total):
+                latents = link.latents()
+                if block + AHEAD < total:
+                    self._give_word(block + AHEAD, should_stop, link, encoded.windows)
+                yield self._rendered(block, total, decoder, latents)
+            link.finish()
+        except PeerLost:
+            raise
+        except RenderStopped:
+            link.give_up(Word.STOP)
+            raise
+        except BaseException:
+            link.give_up(Word.ABORT)
+            raise
+
+    def _render_as_dit(self, settings: RenderSettings, link: DiTLink) -> Iterator[RenderedBlock]:
+        assert self._dit is not None, "ranks from 1 on hold the DiT"
+        session = self._dit.begin(settings, link.beginning())
+        for block in range(block_count(self.config.dit, settings.frames)):
+            link.send_latents(session.make(block, window=link.window(block)))
+        link.finish()
+        yield from ()
+
+    @staticmethod
+    def _give_word(block: int, should_stop: ShouldStop, link: EncoderLink, windows: Iterator[torch.Tensor]) -> None:
+        if should_stop():
+            raise RenderStopped(block=block)
+        link.go(next(windows))
+
+    @staticmethod
+    def _rendered(block: int, total: int, decoder: FrameDecoder, latents: torch.Tensor) -> RenderedBlock:
+        return RenderedBlock(index=block, blocks_total=total, frames=decoder.decode(latents))
