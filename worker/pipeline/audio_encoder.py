@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from worker.pipeline.audio_features import RowStream, bucket, interpolate
@@ -38,7 +38,7 @@ class AudioEncoder:
         weights: WeightSource,
     ) -> None:
         with torch.device("meta"):
-            network = Wav2Vec2Model(
+            network: nn.Module = Wav2Vec2Model(
                 Wav2Vec2Config(
                     hidden_size=config.hidden_size,
                     num_hidden_layers=config.num_layers,

@@ -107,4 +107,5 @@ class RowStream:
         """Of the next rows: at least as many as `frames` frames can decide, and one more if there is one."""
         stop = self._next_row + frames * VIDEO_FPS // FRAME_RATE + 2
         rows = np.arange(self._next_row, min(stop, self._total_rows))
-        return np.minimum(nearest_between(rows) * self._scale, self._total_frames - 1)
+        positions: NDArray[np.float64] = np.minimum(nearest_between(rows) * self._scale, self._total_frames - 1)
+        return positions

@@ -7,6 +7,6 @@ from enum import StrEnum
 
 class AudioMode(StrEnum):
     WINDOWED = "windowed"
-    """Overlapping windows of 30 s, normalised as one sound: no seams, and no more memory for an hour than for a minute."""
+    """Overlapping windows of 30 s, normalised as one sound: no seams, and no more memory for an hour."""
     REFERENCE = "reference"
     """Pieces of 5 s that know nothing of each other, as the released service encodes speech (specification, 13)."""

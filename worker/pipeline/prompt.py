@@ -35,7 +35,7 @@ class ByteTokenizer:
     FIRST_BYTE = 3
 
     def ids(self, text: str, *, at_most: int) -> list[int]:
-        return [byte + self.FIRST_BYTE for byte in text.encode()][: at_most - 1] + [END_MARK]
+        return [*(byte + self.FIRST_BYTE for byte in text.encode()[: at_most - 1]), END_MARK]
 
 
 class UMT5Tokenizer:

@@ -1,3 +1,4 @@
+# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """Sound on its way to the audio encoder: read once from front to back, kept aside, and normalised.
 
 Knows samples only. Normalisation needs the mean and the variance of all samples before the first one is used, but the
@@ -53,7 +54,8 @@ def read_exactly(read_samples: ReadSamples, *, total_samples: int, at_once: int)
 def normalised(samples: Samples, *, mean: float, variance: float) -> Samples:
     """`(x - mean) / sqrt(variance + 1e-7)` (specification, section 9.1)."""
     scaled = (samples.astype(np.float64) - mean) / np.sqrt(variance + _VARIANCE_FLOOR)
-    return scaled.astype(np.float32)
+    exact: Samples = scaled.astype(np.float32)
+    return exact
 
 
 class KeptSound:
@@ -62,7 +64,7 @@ class KeptSound:
     def __init__(self, read_samples: ReadSamples, *, total_samples: int, padded_samples: int) -> None:
         """Reads everything. Raises `UnusableSound` when the sound ends early or holds something not finite."""
         self._total = total_samples
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed on exit
         try:
             total, squares = self._keep(read_samples)
         except BaseException:

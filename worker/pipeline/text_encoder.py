@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from worker.pipeline.checkpoint import Network, WeightSource
@@ -50,9 +50,9 @@ class TextEncoder:
                     dropout_rate=0.0,
                 )
             )
-        network.set_input_embeddings(network.shared)  # one module under both names, so that one fill does
+        network.encoder.embed_tokens = network.shared  # one module under both names, so that one fill does
         weights.fill(network, Network.TEXT, device=device, dtype=dtype)
-        self._network = network.eval()
+        self._network = nn.Module.eval(network)
 
     def encode(self, prompt: str) -> TextEmbedding:
         """The embedding of a prompt as its author wrote it; what does not fit into `text_len` tokens is cut off."""
