@@ -51,3 +51,16 @@ BROKER_SETTINGS: dict[str, Any] = {
         "queue_order_strategy": "priority",  # the order in which the queues were named
     },
 }
+
+# for a program that only publishes: a broker that is down or half open costs it two seconds, not half a minute; kombu
+# itself would try again and again
+PUBLISHER_TRANSPORT_OPTIONS: dict[str, Any] = {
+    **BROKER_SETTINGS["broker_transport_options"],
+    "socket_timeout": 2,
+    "socket_connect_timeout": 2,
+    "retry_on_timeout": False,
+    "max_retries": 0,
+    "interval_start": 0,
+    "interval_step": 0,
+    "interval_max": 0,
+}
