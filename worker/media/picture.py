@@ -55,7 +55,7 @@ class ReferenceSize:
 
 @dataclass(frozen=True)
 class ExactSize:
-    """This many pixels, which the picture covers; what is left over is lost, half on each side. Raises `ImpossibleSize`."""
+    """This many pixels. The picture covers them and loses the rest, half on each side. Raises `ImpossibleSize`."""
 
     width: int = 480
     height: int = 640

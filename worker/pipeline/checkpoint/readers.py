@@ -111,6 +111,10 @@ class PickledTensors:
     def shapes(self) -> Mapping[str, Shape]:
         return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
+    def sizes(self) -> Mapping[str, int]:
+        """Every name with the bytes of its numbers."""
+        return {name: tensor.nbytes for name, tensor in self._tensors.items()}
+
     def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
         wanted = set(names)
         for name, tensor in self._tensors.items():

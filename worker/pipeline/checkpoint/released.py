@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from worker.pipeline.checkpoint.errors import CheckpointNotFound
-from worker.pipeline.checkpoint.fill import fill_from, wanted_shapes
+from worker.pipeline.checkpoint.fill import fill_from, match_names, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
 from worker.pipeline.checkpoint.readers import PickledTensors, SafetensorsFiles, TensorReader
 
@@ -60,6 +60,11 @@ class ReleasedWeights:
         reader = self.reader(network)
         name_of = released_names(network, wanted_shapes(module))
         fill_from(module, reader, name_of=name_of, device=device, dtype=dtype)
+
+    def check(self, module: nn.Module, network: Network) -> None:
+        """Compares keys and shapes of the files with those of a module; reads no numbers. Raises `CheckpointError`."""
+        wanted = wanted_shapes(module)
+        match_names(wanted, self.reader(network), name_of=released_names(network, wanted))
 
     def reader(self, network: Network) -> TensorReader:
         """The first file there that holds the network. Raises `CheckpointNotFound`, `CheckpointUnreadable`."""

@@ -1,0 +1,35 @@
+"""Which published files are wanted (model specification, section 2).
+
+Knows repositories and file names. `main` is only where a directory begins: the commit that a first pull finds there is
+written into its manifest, and every later pull into that directory takes that commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.pipeline.checkpoint.released import REALVIDEO, S2V, T2V_DIFFUSERS, WAV2VEC2
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Files of one repository; `*` in a pattern stands for any part of a name."""
+
+    name: str
+    patterns: tuple[str, ...]
+    revision: str = "main"
+    """A branch, tag or commit."""
+
+
+RELEASED = (
+    Repository(REALVIDEO, ("model.pt",)),
+    Repository(S2V, ("config.json", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/*", "Wan2.1_VAE.pth")),
+    Repository(WAV2VEC2, ("config.json", "preprocessor_config.json", "model.safetensors")),
+)
+"""All that a render with the released network reads: about 45 GB with half-precision weights."""
+
+S2V_BASE = (Repository(S2V, ("config.json", "diffusion_pytorch_model*.safetensors*")),)
+"""The network that RealVideo was trained from."""
+
+DIFFUSERS_FORM = (Repository(T2V_DIFFUSERS, ("vae/*", "text_encoder/*", "tokenizer/*")),)
+"""VAE and text encoder under the names of diffusers and transformers, all in safetensors."""
