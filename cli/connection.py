@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,6 +18,7 @@ class ClientSettings(BaseSettings):
 
     url: str | None = Field(default=None, description="base URL of the API")
     api_key: SecretStr | None = None
+    state_directory: Path = Field(default=STATE_DIRECTORY, description="where a running `run.py up` announces itself")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def find_connection() -> ServiceConnection:
         if settings.api_key is None:
             raise NoConnectionError("REALVIDEO_URL is set, but REALVIDEO_API_KEY is not.")
         return ServiceConnection(settings.url.rstrip("/"), settings.api_key.get_secret_value())
-    local = running_connection(STATE_DIRECTORY)
+    local = running_connection(settings.state_directory)
     if local is None:
         raise NoConnectionError(
             "no service found: start one with `python3 run.py up`, or set REALVIDEO_URL and REALVIDEO_API_KEY."
@@ -53,7 +55,7 @@ def find_database_url() -> str:
     configured = os.environ.get("DATABASE_URL")
     if configured:
         return configured
-    local = running_connection(STATE_DIRECTORY)
+    local = running_connection(ClientSettings().state_directory)
     if local is None:
         raise NoConnectionError("no database found: set DATABASE_URL, or start the stack with `python3 run.py up`.")
     return local.database_url

@@ -60,23 +60,23 @@ def _print_json(findings: "Sequence[Finding]") -> None:
 
 def _print_plainly(findings: "Sequence[Finding]") -> None:
     from rich.console import Console
-    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     from cli.checks.finding import State
 
-    console = Console(highlight=False)
     marks = {
         State.OK: ("✓", "green"),
         State.NOTE: ("·", "yellow"),
         State.UNUSED: ("–", "dim"),
         State.MISSING: ("✗", "bold red"),
     }
-    width = max(len(finding.name) for finding in findings)
+    lines = Table.grid(padding=(0, 2, 0, 0))
     for finding in findings:
-        mark, style = marks[finding.state]
-        console.print(Text.assemble((f"{mark} ", style), (f"{finding.name:<{width}}  ", "bold"), finding.said))
+        lines.add_row(Text(*marks[finding.state]), Text(finding.name, style="bold"), finding.said)
         if finding.mend:
-            console.print(Padding(Text(f"→ {finding.mend}", style="cyan"), (0, 0, 0, width + 4)))
+            lines.add_row("", "", Text(f"→ {finding.mend}", style="cyan"))
+    console = Console(highlight=False)
+    console.print(lines)
     missing = [finding.name for finding in findings if finding.state is State.MISSING]
     console.print(f"\nMissing: {', '.join(missing)}." if missing else "\nNothing that is needed is missing.")

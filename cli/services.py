@@ -42,15 +42,14 @@ def webhooks() -> None:
 
 
 def migrate() -> None:
-    """Bring the tables of DATABASE_URL to this version."""
-    import os
+    """Bring the tables of DATABASE_URL to this version. Harmless to repeat."""
+    from cli.connection import find_database_url
+    from models.migrate import MigrationLockedError, upgrade
 
-    from migrations.upgrade import upgrade
-
-    database_url = os.environ.get("DATABASE_URL")
-    if not database_url:
-        raise CommandError("DATABASE_URL is not set.", exit_code=ExitCode.UNREACHABLE)
-    upgrade(database_url)
+    try:
+        upgrade(find_database_url())
+    except MigrationLockedError as error:
+        raise CommandError(str(error)) from error
 
 
 def create_bucket() -> None:

@@ -1,0 +1,197 @@
+"""One video made here: files prepared, a group started, rendered, measured, and moved to its place.
+
+Knows the rooms of the worker that know no queue. Whatever happens, no process stays and no half file is left.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from cli.bars import progress_bar
+from cli.errors import CommandError, ExitCode
+from infra.local.signals import StopRequestedError, stop_at_first_signal
+from worker.group.errors import GroupFailed, GroupRefused, RenderInterrupted, RenderRefused
+from worker.group.group import Group, GroupSettings
+from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.media.errors import FfmpegFailed, MediaError, OutputRejected
+from worker.media.inputs import PictureFile, PreparedInputs, prepare
+from worker.media.length import LengthPolicy
+from worker.media.limits import MediaLimits
+from worker.media.measure import measure
+from worker.media.picture import ExactSize
+from worker.pipeline.config import PRESETS, preset
+
+DEFAULT_PROMPT = "A character is talking."
+START_DEADLINE_S = 900.0
+GPU_QUERY_TIMEOUT_S = 30
+LOG_TAIL = 4_000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for on the command line."""
+
+    audio: Path
+    image: Path
+    output: Path
+    fps: int
+    width: int
+    height: int
+    denoising_steps: int
+    seed: int
+    prompt: str | None
+    preset: str
+    weights: Path | None
+    ranks: int | None
+
+
+def render_file(wanted: Wanted) -> None:
+    """Raises `CommandError` for everything that a person can do something about."""
+    _check(wanted)
+    stop_at_first_signal()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="realvideo-render-") as directory,
+            _terminal_for_us_alone(Path(directory) / "ranks.log") as console,
+        ):
+            _render(wanted, Path(directory), console)
+    except StopRequestedError as error:
+        raise CommandError("stopped; nothing is left behind.", exit_code=ExitCode.INTERRUPTED) from error
+    except (MediaError, RenderRefused, OutputRejected, GroupRefused) as error:
+        raise CommandError(f"{error.message} [{error.code}]") from error
+    except (GroupFailed, RenderInterrupted) as error:
+        raise CommandError(f"the render broke down: {error.message} [{error.code}]") from error
+    except FfmpegFailed as error:
+        raise CommandError(f"ffmpeg failed: {error}") from error
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.preset not in PRESETS:
+        raise CommandError(
+            f"there is no preset {wanted.preset}; there are {', '.join(PRESETS)}.", exit_code=ExitCode.USAGE
+        )
+    for file in (wanted.audio, wanted.image):
+        if not file.is_file():
+            raise CommandError(f"there is no file {file}.", exit_code=ExitCode.USAGE)
+    place = wanted.output.absolute().parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise CommandError(f"nothing can be written to {place}.", exit_code=ExitCode.USAGE)
+
+
+def _render(wanted: Wanted, directory: Path, console: Console) -> None:
+    began = time.monotonic()
+    inputs = prepare(
+        wanted.audio,
+        PictureFile(wanted.image),
+        size=ExactSize(wanted.width, wanted.height),
+        duration_s=None,
+        length_policy=LengthPolicy.REJECT,
+        limits=MediaLimits(),
+        into=directory,
+    )
+    request = _request(wanted, inputs, video=directory / "video.mp4")
+    result = _in_a_group(wanted, request, console)
+    seen = measure(result.video, wanted=request)
+    _put(result.video, wanted.output)
+    console.print(
+        f"{wanted.output}: {seen.frames} frames, {seen.duration_s:.2f} s of video, "
+        f"made in {time.monotonic() - began:.1f} s ({result.ms_per_block:.0f} ms per block)"
+    )
+
+
+def _request(wanted: Wanted, inputs: PreparedInputs, *, video: Path) -> RenderRequest:
+    return RenderRequest(
+        name=wanted.audio.name,
+        speech=inputs.speech,
+        picture=inputs.picture,
+        sound=inputs.sound,
+        video=video,
+        prompt=wanted.prompt or DEFAULT_PROMPT,
+        seed=wanted.seed,
+        width=inputs.width,
+        height=inputs.height,
+        frames=inputs.frames,
+        output_fps=wanted.fps,
+        duration_s=inputs.duration_s,
+        denoising_steps=wanted.denoising_steps,
+    )
+
+
+def _in_a_group(wanted: Wanted, request: RenderRequest, console: Console) -> RenderResult:
+    ranks = wanted.ranks or max(1, _visible_gpus())
+    settings = GroupSettings(
+        preset=wanted.preset,
+        ranks=ranks,
+        weights=wanted.weights,
+        threads_per_rank=max(1, (os.cpu_count() or 1) // ranks),
+        start_deadline_s=START_DEADLINE_S,
+    )
+    frames_per_block = preset(wanted.preset).dit.frames_per_block
+    with contextlib.ExitStack() as stack:
+        with console.status(f"starting {ranks} rank{'s' if ranks > 1 else ''} of the {wanted.preset} preset …"):
+            group = stack.enter_context(Group(settings))
+        bar = stack.enter_context(progress_bar(console, wanted.output.name))
+
+        def show(progress: RenderProgress) -> None:
+            bar.show(
+                progress.phase,
+                blocks_done=progress.blocks_done,
+                blocks_total=progress.blocks_total,
+                frames_per_block=frames_per_block,
+            )
+
+        return group.render(request, on_progress=show, should_cancel=lambda: False)
+
+
+def _visible_gpus() -> int:
+    """GPUs that PyTorch will find, without the seconds of importing it here."""
+    asked_for = os.environ.get("CUDA_VISIBLE_DEVICES")
+    nvidia_smi = shutil.which("nvidia-smi")
+    if nvidia_smi is None:
+        return 0
+    try:
+        listed = subprocess.run(
+            [nvidia_smi, "-L"], capture_output=True, text=True, timeout=GPU_QUERY_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 0
+    there = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return there if asked_for is None else min(there, len([one for one in asked_for.split(",") if one.strip()]))
+
+
+@contextlib.contextmanager
+def _terminal_for_us_alone(log: Path) -> Iterator[Console]:
+    """Our console, while whatever our children write to stderr goes to a file instead of into the progress bar.
+
+    When a group fails, its last lines are shown: they hold what the message leaves out.
+    """
+    with os.fdopen(os.dup(2), "w") as terminal, log.open("wb") as quiet:
+        sys.stderr.flush()
+        os.dup2(quiet.fileno(), 2)
+        try:
+            yield Console(file=terminal, highlight=False)
+        except GroupFailed:
+            terminal.write(log.read_text(errors="replace")[-LOG_TAIL:])
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal.fileno(), 2)
+
+
+def _put(video: Path, output: Path) -> None:
+    """The whole file or none appears at its place, also from another disk."""
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(video, unfinished)
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,50 @@
+"""The running stack that the tests of this folder share."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.client import Service
+from cli.connection import ServiceConnection
+from infra.local.state import Connection
+from tests.e2e.up_process import UpProcess, still_alive
+
+
+@pytest.fixture
+def state_directory() -> Iterator[Path]:
+    """An empty state directory that the user of Postgres can get to, unlike pytest's `tmp_path`."""
+    yield from _state_directory()
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Connection]:
+    """`run.py up`, stopped by Ctrl-C at the end, after which no process may be left."""
+    for state in _state_directory():
+        stack = UpProcess(state, ranks=3)
+        try:
+            yield stack.wait_until_up()
+            started = stack.descendants()
+            assert stack.interrupt() == 0
+            assert still_alive(started) == []
+        finally:
+            stack.kill()
+
+
+@pytest.fixture
+def service(up: Connection) -> Iterator[Service]:
+    with Service(ServiceConnection(up.url, up.api_key)) as service:
+        yield service
+
+
+def _state_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="realvideo-up-"))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        for sign in directory.rglob("elsewhere"):
+            shutil.rmtree(sign.resolve(), ignore_errors=True)
+        shutil.rmtree(directory)

@@ -1,0 +1,86 @@
+"""`run.py up` and its end: whatever ends it, nothing that it started stays behind."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.client import Service
+from cli.connection import ServiceConnection
+from infra.local.process import free_port
+from tests.e2e.up_process import STOP_S, UpProcess, still_alive, wait_for
+
+pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+
+
+def test_ctrl_c_while_it_starts_leaves_no_process(state_directory: Path) -> None:
+    up = UpProcess(state_directory, ranks=2)
+    try:
+        started = up.wait_for_a_rank()
+        assert up.interrupt() == 0, up.terminal
+        assert still_alive(started) == []
+        assert "no process is left" in up.terminal
+    finally:
+        up.kill()
+
+
+def test_a_kill_that_cannot_be_caught_leaves_no_process(state_directory: Path) -> None:
+    up = UpProcess(state_directory, ranks=2)
+    try:
+        started = up.wait_for_a_rank()
+        assert len(started) > 8, "postgres, valkey, api, scheduler, webhooks, node and ranks"
+    finally:
+        up.kill()
+    wait_for(lambda: still_alive(started) == [], timeout_s=STOP_S)
+
+
+def test_the_second_start_finds_the_jobs_and_the_key_of_the_first(state_directory: Path) -> None:
+    first = UpProcess(state_directory, ranks=1)
+    try:
+        connection = first.wait_until_up()
+        with Service(ServiceConnection(connection.url, connection.api_key)) as service:
+            upload = service.upload(Path(__file__))
+            assert httpx.get(f"{connection.url}/docs", trust_env=False, timeout=10).status_code == 200
+        assert connection.api_key in first.terminal
+        assert connection.url in first.terminal
+        for name in ("connection.json", "secrets.json", "api-key"):
+            assert stat.S_IMODE((state_directory / name).stat().st_mode) == 0o600, name
+        assert first.interrupt() == 0
+        assert not (state_directory / "connection.json").exists()
+    finally:
+        first.kill()
+    second = UpProcess(state_directory, ranks=1)
+    try:
+        again = second.wait_until_up()
+        assert again.api_key == connection.api_key
+        with Service(ServiceConnection(again.url, again.api_key)) as service:
+            assert service.upload_size(upload) == os.stat(__file__).st_size
+    finally:
+        second.interrupt()
+        second.kill()
+
+
+def test_a_taken_port_is_told_with_the_option_to_change_it(state_directory: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        up = UpProcess(state_directory, ranks=1, port=port)
+        assert up.process.wait(STOP_S) == 1
+    assert f"port {port} is taken" in up.terminal
+    assert "--port" in up.terminal
+    assert "Traceback" not in up.terminal
+
+
+def test_a_part_that_cannot_start_is_named_with_its_log(state_directory: Path) -> None:
+    (state_directory / "up").mkdir()
+    (state_directory / "up" / "objects").write_text("a file where the storage's directory should be")
+    up = UpProcess(state_directory, ranks=1, port=free_port())
+    try:
+        assert up.process.wait(STOP_S) == 1
+        assert ".log" in up.terminal
+    finally:
+        up.kill()
