@@ -1,0 +1,178 @@
+"""The dashboard's addresses: login, the list of jobs, cancel and retry. Knows forms and cookies; renders nothing."""
+
+from collections.abc import Callable
+from secrets import token_hex
+from typing import Annotated
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from starlette.staticfiles import StaticFiles
+
+from api.content import redirect_to_output
+from api.dashboard.live import changed_rows, count_by_status, jobs_at, rows_of
+from api.dashboard.pages import HERE, ListPlace, jobs_page, login_page
+from api.dashboard.session import (
+    Viewer,
+    begin_login,
+    check_csrf,
+    check_login,
+    log_in,
+    log_out,
+    read_form,
+    viewer_of,
+)
+from api.errors import ApiError, ErrorCode
+from api.events import STREAM_HEADERS
+from api.job_filters import JobFilter
+from api.job_view import Variant
+from api.jobs import cancel, retry
+from api.keys import Scope, authenticate
+from api.schemas import NO_NUL, JobId
+from api.services import InjectedServices, Services
+from models.job import JobStatus
+
+router = APIRouter(include_in_schema=False)
+
+
+def static_files() -> StaticFiles:
+    return StaticFiles(directory=HERE / "static")
+
+
+def _viewer_or_none(request: Request, services: InjectedServices) -> Viewer | None:
+    return viewer_of(request, services)
+
+
+def _viewer(viewer: Annotated[Viewer | None, Depends(_viewer_or_none)]) -> Viewer:
+    if viewer is None:
+        raise ApiError(ErrorCode.missing_api_key, "Log in first.", headers={"WWW-Authenticate": "Bearer"})
+    return viewer
+
+
+def _place(
+    status: Annotated[list[JobStatus], Query()] = [],  # noqa: B006 - copied by the framework
+    q: Annotated[str | None, Query(max_length=200, pattern=NO_NUL)] = None,
+    after: Annotated[JobId | None, Query()] = None,
+) -> ListPlace:
+    return ListPlace(wanted=JobFilter(statuses=tuple(status), text=q or None), after=after)
+
+
+SomeViewer = Annotated[Viewer | None, Depends(_viewer_or_none)]
+LoggedIn = Annotated[Viewer, Depends(_viewer)]
+Form = Annotated[dict[str, str], Depends(read_form)]
+Place = Annotated[ListPlace, Depends(_place)]
+
+
+@router.get("/")
+def index(
+    viewer: SomeViewer,
+    services: InjectedServices,
+    place: Place,
+    notice: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    if viewer is None:
+        return _show_login(services, error=None)
+    tenant_id = viewer.principal.tenant_id
+    with services.database.transaction() as session:
+        jobs, has_more = jobs_at(session, place, services, tenant_id=tenant_id)
+        rows = rows_of(session, jobs, services)
+        counts = count_by_status(session, tenant_id=tenant_id)
+    return jobs_page(
+        services,
+        viewer,
+        rows=rows,
+        counts=counts,
+        place=place,
+        next_after=jobs[-1].id if has_more else None,
+        notice=_title_of(notice),
+    )
+
+
+@router.post("/login")
+def login(request: Request, services: InjectedServices, form: Form) -> Response:
+    if not check_login(request, form.get("nonce", ""), services):
+        return _show_login(services, error="The form was open for too long. Try again.", status=403)
+    with services.database.transaction() as session:
+        principal = authenticate(session, form.get("key", "").strip())
+    if principal is None:
+        return _show_login(services, error="This key is unknown, revoked or expired.", status=401)
+    if not principal.may(Scope.JOBS_READ):
+        return _show_login(services, error=f"This key has no scope {Scope.JOBS_READ}.", status=403)
+    response = RedirectResponse("/", status_code=303)
+    log_in(response, principal.key_id, services)
+    return response
+
+
+@router.post("/logout")
+def logout(viewer: LoggedIn, form: Form) -> Response:
+    check_csrf(viewer, form.get("csrf", ""))
+    response = RedirectResponse("/", status_code=303)
+    log_out(response)
+    return response
+
+
+@router.post("/dashboard/jobs/{job_id}/cancel")
+def cancel_from_page(
+    job_id: JobId, request: Request, viewer: LoggedIn, services: InjectedServices, form: Form
+) -> Response:
+    def act() -> None:
+        with services.database.transaction() as session:
+            cancel(session, job_id, tenant_id=viewer.principal.tenant_id)
+
+    return _act(act, request, viewer, form)
+
+
+@router.post("/dashboard/jobs/{job_id}/retry")
+def retry_from_page(
+    job_id: JobId, request: Request, viewer: LoggedIn, services: InjectedServices, form: Form
+) -> Response:
+    def act() -> None:
+        with services.database.transaction() as session:
+            retry(session, job_id, services, tenant_id=viewer.principal.tenant_id)
+        services.queue.wake()
+
+    return _act(act, request, viewer, form)
+
+
+@router.get("/dashboard/jobs/{job_id}/content")
+def content(job_id: JobId, viewer: LoggedIn, services: InjectedServices, variant: Variant = Variant.VIDEO) -> Response:
+    return redirect_to_output(job_id, variant, services, tenant_id=viewer.principal.tenant_id)
+
+
+@router.get("/dashboard/events")
+async def page_events(viewer: LoggedIn, services: InjectedServices, place: Place) -> Response:
+    """Rows that changed, as HTML, for the list at this place; one stream for the whole page."""
+    return StreamingResponse(
+        changed_rows(viewer, services, place), media_type="text/event-stream", headers=STREAM_HEADERS
+    )
+
+
+def _show_login(services: Services, *, error: str | None, status: int = 200) -> Response:
+    nonce = token_hex(16)
+    response = login_page(services, nonce=nonce, error=error, status=status)
+    begin_login(response, nonce, services)
+    return response
+
+
+def _act(act: Callable[[], None], request: Request, viewer: Viewer, form: dict[str, str]) -> Response:
+    """Do what a button asks for. The page's script gets the problem document; a bare form a page with a notice."""
+    is_script = "application/json" in request.headers.get("accept", "")
+    back = form.get("back", "/")
+    query = back.removeprefix("/?") if back.startswith("/?") else ""
+    try:
+        check_csrf(viewer, form.get("csrf", ""))
+        if not viewer.may_write:
+            raise ApiError(ErrorCode.scope_missing, f"The key has no scope {Scope.JOBS_WRITE}.")
+        act()
+    except ApiError as error:
+        if is_script:
+            raise
+        query = urlencode([*(pair for pair in parse_qsl(query) if pair[0] != "notice"), ("notice", error.code.name)])
+    if is_script:
+        return Response(status_code=204)
+    return RedirectResponse(f"/?{query}" if query else "/", status_code=303)
+
+
+def _title_of(notice: str | None) -> str | None:
+    code = None if notice is None else ErrorCode.__members__.get(notice)
+    return None if code is None else code.value.title

@@ -1,0 +1,158 @@
+"""`/v1/webhook-endpoints/{id}/deliveries`: what was sent to a receiver, each try of it, and sending it again."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.auth import WebhookKeeper
+from api.errors import ApiError, ErrorCode
+from api.openapi import problems
+from api.pagination import After, Limit, fetch_page, page_size
+from api.schemas import Answer, DeliveryId, EndpointId, Moment, Page
+from api.services import InjectedServices
+from api.webhook_endpoints import own_endpoint
+from models.deliveries import ReplayAnswer, replay
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEvent, WebhookTry
+
+router = APIRouter(tags=["webhooks"])
+
+
+class DeliveryOut(Answer):
+    id: DeliveryId
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    event_id: str = Field(description="the `webhook-id` of every try")
+    event_type: str
+    job_id: str
+    endpoint_id: EndpointId
+    status: DeliveryStatus = Field(description="dead: no try succeeded and none will follow, unless it is replayed")
+    tries: int
+    next_try_at: Moment | None = Field(description="null unless pending")
+    created_at: Moment
+    ended_at: Moment | None
+
+
+class TryOut(Answer):
+    number: int
+    started_at: Moment
+    duration_ms: float
+    response_status: int | None = Field(description="null: there was no answer")
+    error: str | None
+
+
+class DeliveryWithTries(DeliveryOut):
+    history: list[TryOut] = Field(description="every try, the first one first")
+
+
+class DeliveryPage(Page[DeliveryOut]):
+    """Deliveries, newest first."""
+
+
+@router.get(
+    "/v1/webhook-endpoints/{endpoint_id}/deliveries",
+    response_model=DeliveryPage,
+    responses=problems(ErrorCode.not_found, ErrorCode.invalid_request),
+)
+def list_deliveries(
+    endpoint_id: EndpointId,
+    principal: WebhookKeeper,
+    services: InjectedServices,
+    limit: Limit = None,
+    after: After = None,
+    status: Annotated[DeliveryStatus | None, Query()] = None,
+) -> DeliveryPage:
+    """What was or will be sent to one endpoint."""
+    query = select(WebhookDelivery).where(
+        WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.tenant_id == principal.tenant_id
+    )
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status)
+    with services.database.transaction() as session:
+        own_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
+        deliveries, has_more = fetch_page(
+            session, query, WebhookDelivery.id, after=after, limit=page_size(limit, services.settings)
+        )
+        events = _events(session, [delivery.event_id for delivery in deliveries])
+    data = [_view(delivery, events[delivery.event_id]) for delivery in deliveries]
+    return DeliveryPage(data=data, has_more=has_more, next=data[-1].id if has_more else None)
+
+
+@router.get(
+    "/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}",
+    response_model=DeliveryWithTries,
+    responses=problems(ErrorCode.not_found),
+)
+def read_delivery(
+    endpoint_id: EndpointId, delivery_id: DeliveryId, principal: WebhookKeeper, services: InjectedServices
+) -> DeliveryWithTries:
+    """One delivery with its tries."""
+    with services.database.transaction() as session:
+        return _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
+
+
+@router.post(
+    "/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/replay",
+    status_code=202,
+    response_model=DeliveryWithTries,
+    responses=problems(ErrorCode.not_found, ErrorCode.delivery_pending),
+)
+def replay_delivery(
+    endpoint_id: EndpointId, delivery_id: DeliveryId, principal: WebhookKeeper, services: InjectedServices
+) -> DeliveryWithTries:
+    """Send the same event once more, with the same `webhook-id` and a new timestamp, retried as before."""
+    with services.database.transaction() as session:
+        before = _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
+        if replay(session, before.id, tenant_id=principal.tenant_id) is ReplayAnswer.PENDING:
+            raise ApiError(ErrorCode.delivery_pending)
+        session.expire_all()
+        return _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
+
+
+def _see(session: Session, endpoint_id: str, delivery_id: str, *, tenant_id: str) -> DeliveryWithTries:
+    own_endpoint(session, endpoint_id, tenant_id=tenant_id)
+    delivery = session.scalars(
+        select(WebhookDelivery).where(
+            WebhookDelivery.id == delivery_id,
+            WebhookDelivery.endpoint_id == endpoint_id,
+            WebhookDelivery.tenant_id == tenant_id,
+        )
+    ).one_or_none()
+    if delivery is None:
+        raise ApiError(ErrorCode.not_found, f"There is no delivery {delivery_id}.")
+    tries = session.scalars(
+        select(WebhookTry).where(WebhookTry.delivery_id == delivery.id).order_by(WebhookTry.number)
+    ).all()
+    event = _events(session, [delivery.event_id])[delivery.event_id]
+    history = [
+        TryOut(
+            number=one.number,
+            started_at=one.started_at,
+            duration_ms=one.duration_ms,
+            response_status=one.response_status,
+            error=one.error,
+        )
+        for one in tries
+    ]
+    return DeliveryWithTries(**_view(delivery, event).model_dump(), history=history)
+
+
+def _events(session: Session, event_ids: list[str]) -> dict[str, WebhookEvent]:
+    return {event.id: event for event in session.scalars(select(WebhookEvent).where(WebhookEvent.id.in_(event_ids)))}
+
+
+def _view(delivery: WebhookDelivery, event: WebhookEvent) -> DeliveryOut:
+    is_pending = delivery.status == DeliveryStatus.PENDING
+    return DeliveryOut(
+        id=delivery.id,
+        event_id=event.id,
+        event_type=event.type,
+        job_id=event.job_id,
+        endpoint_id=delivery.endpoint_id,
+        status=DeliveryStatus(delivery.status),
+        tries=delivery.tries,
+        next_try_at=delivery.next_try_at if is_pending else None,
+        created_at=delivery.created_at,
+        ended_at=delivery.ended_at,
+    )

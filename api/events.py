@@ -1,0 +1,115 @@
+"""A job's changes as server-sent events. Knows how to wait and what to send; a stream holds no database connection.
+
+A stream begins with the job as it is, and sends it again whenever its status, phase or progress changed. It ends after
+a terminal status. Woken by the process's listener; while that is away it looks every two seconds.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, ParamSpec, TypeVar
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.concurrency import run_in_threadpool
+
+from api.auth import JobsReader, check_still_valid
+from api.errors import ApiError, ErrorCode
+from api.job_view import SeenJob
+from api.jobs import see_job
+from api.openapi import problems
+from api.schemas import JobId
+from api.services import InjectedServices, Services
+
+HEARTBEAT_S = 15.0
+HEARTBEAT = b": still here\n\n"
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+router = APIRouter(tags=["jobs"])
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Events named `job` whose data is the job; comments in between keep the connection open",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The job has ended, and `Last-Event-ID` shows that the client knows: do not come back"},
+        **problems(ErrorCode.not_found),
+    },
+)
+async def job_events(
+    job_id: JobId,
+    principal: JobsReader,
+    services: InjectedServices,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Follow a job until it ends."""
+
+    def look() -> SeenJob:
+        with services.database.transaction() as session:
+            check_still_valid(session, principal)
+            return see_job(session, job_id, services, tenant_id=principal.tenant_id)
+
+    seen = await run_in_threadpool(look)
+    if not seen.is_active and last_event_id == _event_id(seen):
+        return Response(status_code=204)
+    return StreamingResponse(_stream(seen, look, services), media_type="text/event-stream", headers=STREAM_HEADERS)
+
+
+async def _stream(seen: SeenJob, look: Callable[[], SeenJob], services: Services) -> AsyncIterator[bytes]:
+    changes = services.changes
+    clock = asyncio.get_running_loop().time
+    with changes.subscribe(seen.out.id) as subscription:
+        yield job_event(seen)
+        heartbeat_at = clock() + HEARTBEAT_S
+        pause = 0.0  # at first: it may have changed before the subscription began
+        while seen.is_active and not changes.is_closing:
+            await subscription.wait(timeout_s=pause)
+            try:
+                latest = await look_again(look)
+            except ApiError:
+                return  # the key was revoked, or the job deleted
+            if latest is not None and _event_id(latest) != _event_id(seen):
+                seen = latest
+                yield job_event(seen)
+                heartbeat_at = clock() + HEARTBEAT_S
+            elif clock() >= heartbeat_at:
+                yield HEARTBEAT
+                heartbeat_at = clock() + HEARTBEAT_S
+            pause = changes.pause_s(heartbeat_at - clock())
+
+
+async def look_again(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What `look` sees; None while the database is away, so that a stream outlives its restart."""
+    try:
+        return await run_in_threadpool(look, *args, **kwargs)
+    except (OperationalError, PoolTimeoutError) as error:
+        logger.warning("a stream of events could not look: %s", error)
+        return None
+
+
+def job_event(seen: SeenJob) -> bytes:
+    return sse(event="job", data=json.dumps(seen.out.model_dump(mode="json")), event_id=_event_id(seen))
+
+
+def sse(*, event: str, data: str, event_id: str | None = None) -> bytes:
+    """One event on the wire. `data` must be a single line."""
+    identified = "" if event_id is None else f"id: {event_id}\n"
+    return f"{identified}event: {event}\ndata: {data}\n\n".encode()
+
+
+def _event_id(seen: SeenJob) -> str:
+    """The same as long as there is nothing new to tell: a place further up the queue alone is not worth an event."""
+    job = seen.out
+    canceling = "-canceling" if job.cancel_requested_at is not None else ""
+    return f"{job.attempt}-{job.status}-{job.phase}-{job.progress.blocks_done}-{job.progress.blocks_total}{canceling}"

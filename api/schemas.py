@@ -1,0 +1,195 @@
+"""The shapes of jobs and lists on the wire, and the types their fields share. Knows JSON; knows no table.
+
+Requests are strict: unknown fields and values of another JSON type are errors, never guessed at. Every time is UTC,
+every length in seconds.
+"""
+
+import datetime as dt
+import re
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from models.job import JobStatus, LengthPolicy, Phase
+from models.queues import Priority
+
+_ULID = "[0-9A-HJKMNP-TV-Z]{26}"
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+MAX_METADATA_PAIRS = 16
+MAX_SEED = 2**53 - 1  # exact in every JSON parser
+
+
+def _only_rfc3339(value: object) -> object:
+    # pydantic would also take numbers as seconds since 1970
+    if isinstance(value, str) and not _RFC3339.fullmatch(value):
+        raise ValueError("a time looks like 2027-01-31T12:00:00Z")
+    if not isinstance(value, str | dt.datetime | None):
+        raise ValueError("a time is a string like 2027-01-31T12:00:00Z")
+    return value
+
+
+# Postgres stores no NUL in text
+NO_NUL = r"^[^\x00]*$"
+Moment = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339)]
+Integer = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+JobId = Annotated[str, StringConstraints(pattern=rf"^job_{_ULID}$")]
+BatchId = Annotated[str, StringConstraints(pattern=rf"^bat_{_ULID}$")]
+UploadId = Annotated[str, StringConstraints(pattern=rf"^upl_{_ULID}$")]
+EndpointId = Annotated[str, StringConstraints(pattern=rf"^we_{_ULID}$")]
+DeliveryId = Annotated[str, StringConstraints(pattern=rf"^dlv_{_ULID}$")]
+Source = Annotated[
+    str,
+    StringConstraints(max_length=2048, pattern=rf"^(upl_{_ULID}|s3://[^\x00-\x20]+|https?://[^\x00-\x20]+)$"),
+]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=NO_NUL)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_PAIRS)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+T = TypeVar("T")
+
+
+class Page(Answer, Generic[T]):
+    """One page of a list, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    has_more: bool
+    next: str | None = Field(description="the `after` of the next page; null on the last")
+
+
+def _one_picture(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = [
+        {"required": ["image"], "properties": {"image": {"type": "string"}, "reference_time": {"type": "null"}}},
+        {"required": ["video"], "properties": {"video": {"type": "string"}}},
+    ]
+    for branch, other in zip(schema["oneOf"], ("video", "image"), strict=True):
+        branch["properties"][other] = {"type": "null"}
+
+
+class JobCreate(Request):
+    """A video to make: a sound, and either an image or a video whose face it shows.
+
+    A source is the id of an upload (`upl_…`), an object of an allowed bucket (`s3://bucket/key`) or an https URL.
+    Fields left out, or null, take this installation's defaults.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_one_picture)
+
+    audio: Source = Field(description="speech: WAV, MP3, FLAC, M4A/AAC, OGG/Opus, or a video with a sound track")
+    image: Source | None = Field(default=None, description="portrait: PNG, JPEG or WebP")
+    video: Source | None = Field(
+        default=None, description="its best face frame, or the one at `reference_time`, is used"
+    )
+    reference_time: Seconds | None = Field(default=None, ge=0, le=86_400, description="seconds; only with `video`")
+    prompt: str | None = Field(default=None, min_length=1, max_length=2000, pattern=NO_NUL)
+    seed: Integer | None = Field(default=None, ge=0, le=MAX_SEED)
+    fps: Integer | None = Field(default=None, ge=1, le=60)
+    width: Integer | None = Field(default=None, ge=16, le=4096, multiple_of=16)
+    height: Integer | None = Field(default=None, ge=16, le=4096, multiple_of=16)
+    denoising_steps: Literal[2, 4] | None = None
+    duration: Seconds | None = Field(default=None, gt=0, description="seconds the video shall last; null: as the sound")
+    length_policy: LengthPolicy | None = Field(
+        default=None, description="when the sound does not last `duration`: reject (the default), pad or trim"
+    )
+    preset: str | None = Field(default=None, max_length=64, pattern=NO_NUL)
+    priority: Priority | None = Field(default=None, description="null: normal")
+    deadline: Moment | None = Field(default=None, description="if no worker has begun by then, the job expires")
+    batch_id: BatchId | None = None
+    custom_id: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
+    metadata: Metadata | None = Field(default=None, description="at most 16 pairs; kept with the job, never looked at")
+    webhook_endpoint_id: EndpointId | None = Field(default=None, description="null: every enabled endpoint is told")
+
+    @model_validator(mode="after")
+    def _one_picture(self) -> "JobCreate":
+        if (self.image is None) == (self.video is None):
+            raise ValueError("give either image or video")
+        if self.reference_time is not None and self.video is None:
+            raise ValueError("reference_time needs a video")
+        return self
+
+
+class Progress(Answer):
+    blocks_done: int
+    blocks_total: int | None = Field(description="null until the sound was read")
+
+
+class JobError(Answer):
+    code: str
+    message: str
+
+
+class JobInput(Answer):
+    """What was asked for, with the defaults filled in."""
+
+    audio: str
+    image: str | None
+    video: str | None
+    reference_time: float | None
+    prompt: str
+    seed: int
+    fps: int
+    width: int
+    height: int
+    denoising_steps: int
+    duration: float | None
+    length_policy: LengthPolicy
+    preset: str
+    webhook_endpoint_id: str | None
+
+
+class JobOutput(Answer):
+    """The video, as measured on the finished file."""
+
+    url: str = Field(description="works for about an hour; read the job again for a new one")
+    duration: float
+    frames: int
+    fps: int
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+class JobMetrics(Answer):
+    gpu_seconds: float | None
+    ms_per_block: float | None
+
+
+class JobOut(Answer):
+    id: JobId
+    object: Literal["job"] = "job"
+    status: JobStatus
+    phase: Phase | None = Field(description="what a running job is doing")
+    progress: Progress
+    queue_position: int | None = Field(description="1: next; null unless queued")
+    eta: Moment | None = Field(description="when it will be finished, guessed from recent jobs; null: unknown or ended")
+    created_at: Moment
+    started_at: Moment | None
+    completed_at: Moment | None
+    expires_at: Moment | None = Field(description="when the output will be deleted; null: no such rule is set")
+    attempt: int = Field(description="how often a worker has begun it")
+    error: JobError | None
+    input: JobInput
+    output: JobOutput | None
+    metrics: JobMetrics
+    metadata: dict[str, str]
+    batch_id: str | None
+    custom_id: str | None
+    priority: Priority
+    deadline: Moment | None
+    cancel_requested_at: Moment | None = Field(description="set while a running job is asked to stop")
+    retry_of: str | None = Field(description="the ended job that this one repeats")
+
+
+class JobPage(Page[JobOut]):
+    """Jobs, newest first."""

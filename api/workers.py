@@ -1,0 +1,102 @@
+"""The resource `/v1/workers`: GPU nodes as they last reported themselves. Reads one table; commands no node."""
+
+import datetime as dt
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.auth import WorkersReader
+from api.errors import ApiError, ErrorCode
+from api.openapi import problems
+from api.pagination import After, Limit, fetch_page, page_size
+from api.schemas import NO_NUL, Answer, Moment, Page
+from api.services import InjectedServices
+from models.job import Job
+from models.worker_node import NodeState, WorkerNode
+
+SILENCE = dt.timedelta(seconds=60)
+
+router = APIRouter(tags=["workers"])
+
+WorkerName = Annotated[str, Path(min_length=1, max_length=255, pattern=NO_NUL)]
+
+
+class Device(Answer):
+    name: str
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+
+
+class WorkerOut(Answer):
+    name: str
+    object: Literal["worker"] = "worker"
+    state: NodeState = Field(description="as it last reported")
+    online: bool = Field(description="whether it reported within the last minute, and did not stop")
+    preset: str
+    ranks: int
+    devices: list[Device]
+    current_job_id: str | None = Field(description="shown if the job is this tenant's")
+    group_restarts: int
+    version: str
+    started_at: Moment
+    last_seen_at: Moment
+    last_progress_at: Moment | None
+
+
+class WorkerPage(Page[WorkerOut]):
+    """Workers, by falling name."""
+
+
+@router.get("/v1/workers", response_model=WorkerPage, responses=problems(ErrorCode.invalid_request))
+def list_workers(
+    principal: WorkersReader, services: InjectedServices, limit: Limit = None, after: After = None
+) -> WorkerPage:
+    """Every node that this installation has heard of."""
+    with services.database.transaction() as session:
+        nodes, has_more = fetch_page(
+            session, select(WorkerNode), WorkerNode.name, after=after, limit=page_size(limit, services.settings)
+        )
+        data = [_view(session, node, tenant_id=principal.tenant_id) for node in nodes]
+    return WorkerPage(data=data, has_more=has_more, next=data[-1].name if has_more else None)
+
+
+@router.get(
+    "/v1/workers/{name}", response_model=WorkerOut, responses=problems(ErrorCode.not_found, ErrorCode.invalid_request)
+)
+def read_worker(name: WorkerName, principal: WorkersReader, services: InjectedServices) -> WorkerOut:
+    """One node."""
+    with services.database.transaction() as session:
+        node = session.get(WorkerNode, name)
+        if node is None:
+            raise ApiError(ErrorCode.not_found, "There is no such worker.")
+        return _view(session, node, tenant_id=principal.tenant_id)
+
+
+def _view(session: Session, node: WorkerNode, *, tenant_id: str) -> WorkerOut:
+    now = session.scalar(select(func.now()))
+    assert now is not None
+    own_job = session.scalar(select(Job.id).where(Job.id == node.current_job_id, Job.tenant_id == tenant_id))
+    return WorkerOut(
+        name=node.name,
+        state=NodeState(node.state),
+        online=node.state != NodeState.STOPPED and node.last_seen_at > now - SILENCE,
+        preset=node.preset,
+        ranks=node.ranks,
+        devices=[
+            Device(
+                name=str(device.get("name", "")),
+                memory_total_bytes=device.get("memory_total_bytes"),
+                memory_used_bytes=device.get("memory_used_bytes"),
+            )
+            for device in node.devices
+        ],
+        current_job_id=own_job,
+        group_restarts=node.group_restarts,
+        version=node.version,
+        started_at=node.started_at,
+        last_seen_at=node.last_seen_at,
+        last_progress_at=node.last_progress_at,
+    )

@@ -1,0 +1,307 @@
+"""Webhook deliveries: which to send now, one sender at a time, what each try came to, sending an ended one again.
+
+Knows rows; sends nothing. A delivery is pending until a try succeeds, its schedule is used up or its endpoint is gone.
+The status changes by guarded updates only. All time is the database's.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, Float, Interval, Update, and_, func, insert, literal, or_, select, text, update
+from sqlalchemy.orm import Session
+
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookTry
+
+# Standard Webhooks 1.0.0: the wait before each try, counted from the one before
+SCHEDULE = (
+    dt.timedelta(0),
+    dt.timedelta(seconds=5),
+    dt.timedelta(minutes=5),
+    dt.timedelta(minutes=30),
+    dt.timedelta(hours=2),
+    dt.timedelta(hours=5),
+    dt.timedelta(hours=10),
+    dt.timedelta(hours=14),
+    dt.timedelta(hours=20),
+    dt.timedelta(hours=24),
+)
+JITTER = 0.1  # of each wait, up or down, so that what failed together does not come back together
+LONGEST_WAIT = dt.timedelta(hours=24)  # whatever a receiver asks for
+LOCK = dt.timedelta(seconds=60)  # a try takes 15 s at most; after this its sender is taken for dead
+MAX_IN_FLIGHT_PER_ENDPOINT = 4  # a receiver that hangs holds so many threads and no more
+REDISPATCH_AFTER = dt.timedelta(seconds=60)
+GONE = 410
+
+IN_TURN = text("""
+    SELECT delivery.id
+      FROM webhook_endpoints AS endpoint
+     CROSS JOIN LATERAL (
+           SELECT id, next_try_at FROM webhook_deliveries
+            WHERE endpoint_id = endpoint.id AND status = 'pending' AND next_try_at <= now()
+            ORDER BY next_try_at
+            LIMIT :per_endpoint
+     ) AS delivery
+     WHERE endpoint.disabled_at IS NULL AND endpoint.deleted_at IS NULL
+     ORDER BY delivery.next_try_at
+""")
+
+
+@dataclass(frozen=True)
+class ClaimedDelivery:
+    """What a sender needs for one try, and the token by which it reports back."""
+
+    id: str
+    endpoint_id: str
+    url: str
+    secrets: tuple[str, ...]  # all of them sign
+    event_id: str
+    body: bytes
+    now: dt.datetime
+    locked_until: dt.datetime  # no other claim has the same, so it fences
+    schedule_step: int  # how many tries came before, since it was created or replayed
+
+
+@dataclass(frozen=True)
+class TryResult:
+    """What became of one try. `response_status` is None if there was no answer."""
+
+    duration_ms: float
+    response_status: int | None
+    error: str | None
+    retry_after: dt.timedelta | None = None
+
+
+class ReplayAnswer(StrEnum):
+    ACCEPTED = "accepted"  # it is pending again, due now, with its whole schedule of tries before it
+    PENDING = "pending"  # it has not ended: nothing was changed
+    UNKNOWN = "unknown"  # this tenant has no such delivery
+
+
+def take_due_deliveries(session: Session) -> list[str]:
+    """Due deliveries to publish, the longest waiting first, at most a few per endpoint; marks them as published.
+
+    Those being sent count among the few. Publish after the commit; should that fail, `forget_delivery_dispatch`.
+    """
+    in_turn = list(session.scalars(IN_TURN, {"per_endpoint": MAX_IN_FLIGHT_PER_ENDPOINT}))
+    rows = session.scalars(
+        _quietly(
+            update(WebhookDelivery)
+            .where(
+                WebhookDelivery.id.in_(
+                    select(WebhookDelivery.id)
+                    .where(
+                        WebhookDelivery.id.in_(in_turn),
+                        _is_due(),
+                        or_(
+                            WebhookDelivery.dispatched_at.is_(None),
+                            WebhookDelivery.dispatched_at < func.now() - REDISPATCH_AFTER,
+                        ),
+                    )
+                    .with_for_update(key_share=True, skip_locked=True)
+                )
+            )
+            .values(dispatched_at=func.now())
+        ).returning(WebhookDelivery.id)
+    ).all()
+    taken = set(rows)
+    return [delivery_id for delivery_id in in_turn if delivery_id in taken]
+
+
+def forget_delivery_dispatch(session: Session, delivery_ids: Sequence[str]) -> None:
+    """These could not be published after all."""
+    session.execute(
+        _quietly(update(WebhookDelivery).where(WebhookDelivery.id.in_(delivery_ids)).values(dispatched_at=None))
+    )
+
+
+def claim_delivery(session: Session, delivery_id: str) -> ClaimedDelivery | None:
+    """The delivery for exactly one sender, for a minute.
+
+    None: it ended, is not due, another sender has it, its endpoint is gone or has all the senders it may have.
+    """
+    # locking the endpoint makes its claims count one after the other
+    endpoint = session.scalars(
+        select(WebhookEndpoint)
+        .join(WebhookDelivery, WebhookDelivery.endpoint_id == WebhookEndpoint.id)
+        .where(
+            WebhookDelivery.id == delivery_id,
+            WebhookEndpoint.disabled_at.is_(None),
+            WebhookEndpoint.deleted_at.is_(None),
+        )
+        .with_for_update(key_share=True, of=WebhookEndpoint),
+        execution_options={"populate_existing": True},
+    ).one_or_none()
+    if endpoint is None or _in_flight(session, endpoint.id) >= MAX_IN_FLIGHT_PER_ENDPOINT:
+        return None
+    row = session.execute(
+        _quietly(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.id == delivery_id, _is_due())
+            .values(locked_until=func.now() + LOCK)
+        ).returning(
+            WebhookDelivery.event_id,
+            WebhookDelivery.locked_until,
+            WebhookDelivery.schedule_step,
+            func.now().label("now"),
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    event = session.get_one(WebhookEvent, row.event_id)
+    secrets = [endpoint.secret]
+    rotates_until = endpoint.previous_secret_expires_at
+    if endpoint.previous_secret is not None and (rotates_until is None or rotates_until > row.now):
+        secrets.append(endpoint.previous_secret)
+    return ClaimedDelivery(
+        id=delivery_id,
+        endpoint_id=endpoint.id,
+        url=endpoint.url,
+        secrets=tuple(secrets),
+        event_id=event.id,
+        body=event.body,
+        now=row.now,
+        locked_until=row.locked_until,
+        schedule_step=row.schedule_step,
+    )
+
+
+def record_try(session: Session, claimed: ClaimedDelivery, result: TryResult) -> DeliveryStatus | None:
+    """Write down the try and what follows from it; the status that the delivery has now.
+
+    2xx: delivered. 410: dead, and the endpoint is disabled. Anything else: pending until the next try, or dead after the
+    last. None: another sender took the delivery over, and nothing was written.
+    """
+    if result.response_status == GONE:
+        _disable(session, claimed.endpoint_id)  # before the delivery, in the order in which a claim locks them
+    status = _status_after(claimed, result)
+    tries = session.scalar(
+        _quietly(
+            update(WebhookDelivery)
+            .where(
+                WebhookDelivery.id == claimed.id,
+                WebhookDelivery.status == DeliveryStatus.PENDING,
+                WebhookDelivery.locked_until == claimed.locked_until,
+            )
+            .values(
+                status=status,
+                tries=WebhookDelivery.tries + 1,
+                schedule_step=WebhookDelivery.schedule_step + 1,
+                next_try_at=func.now() + _wait(claimed, result),
+                ended_at=None if status == DeliveryStatus.PENDING else func.now(),
+                locked_until=None,
+                dispatched_at=None,
+            )
+        ).returning(WebhookDelivery.tries)
+    )
+    if tries is None:
+        return None
+    session.execute(
+        insert(WebhookTry).values(
+            delivery_id=claimed.id,
+            number=tries,
+            started_at=func.now() - dt.timedelta(milliseconds=result.duration_ms),
+            duration_ms=result.duration_ms,
+            response_status=result.response_status,
+            error=result.error,
+        )
+    )
+    return status
+
+
+def bury_undeliverable(session: Session) -> int:
+    """Pending deliveries of disabled and deleted endpoints -> dead; how many. Run by the reconciler.
+
+    One that is being sent is left to its sender.
+    """
+    gone = select(WebhookEndpoint.id).where(
+        or_(WebhookEndpoint.disabled_at.is_not(None), WebhookEndpoint.deleted_at.is_not(None))
+    )
+    buried = session.scalars(
+        _quietly(
+            update(WebhookDelivery)
+            .where(
+                WebhookDelivery.endpoint_id.in_(gone),
+                WebhookDelivery.status == DeliveryStatus.PENDING,
+                _is_unlocked(),
+            )
+            .values(status=DeliveryStatus.DEAD, ended_at=func.now(), locked_until=None)
+        ).returning(WebhookDelivery.id)
+    ).all()
+    return len(buried)
+
+
+def replay(session: Session, delivery_id: str, *, tenant_id: str) -> ReplayAnswer:
+    """delivered | dead -> pending: the same event with the same id, signed anew."""
+    owned = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.tenant_id == tenant_id)
+    replayed = session.scalar(
+        _quietly(
+            update(WebhookDelivery)
+            .where(owned, WebhookDelivery.status != DeliveryStatus.PENDING)
+            .values(
+                status=DeliveryStatus.PENDING,
+                schedule_step=0,
+                next_try_at=func.now(),
+                dispatched_at=None,
+                locked_until=None,
+                ended_at=None,
+            )
+        ).returning(WebhookDelivery.id)
+    )
+    if replayed is not None:
+        return ReplayAnswer.ACCEPTED
+    known = session.scalar(select(WebhookDelivery.id).where(owned))
+    return ReplayAnswer.UNKNOWN if known is None else ReplayAnswer.PENDING
+
+
+def _status_after(claimed: ClaimedDelivery, result: TryResult) -> DeliveryStatus:
+    if result.response_status is not None and 200 <= result.response_status < 300:
+        return DeliveryStatus.DELIVERED
+    is_last = claimed.schedule_step + 1 >= len(SCHEDULE)
+    return DeliveryStatus.DEAD if is_last or result.response_status == GONE else DeliveryStatus.PENDING
+
+
+def _wait(claimed: ClaimedDelivery, result: TryResult) -> ColumnElement[dt.timedelta]:
+    """Until the next try: as scheduled, or as long as the receiver asks for if that is longer."""
+    scheduled = SCHEDULE[min(claimed.schedule_step + 1, len(SCHEDULE) - 1)]
+    asked_for = min(result.retry_after or dt.timedelta(0), LONGEST_WAIT)
+    jitter = 1 - JITTER + 2 * JITTER * func.random(type_=Float)
+    return func.greatest(literal(scheduled) * jitter, literal(asked_for), type_=Interval)
+
+
+def _disable(session: Session, endpoint_id: str) -> None:
+    session.execute(
+        _quietly(
+            update(WebhookEndpoint)
+            .where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.disabled_at.is_(None))
+            .values(disabled_at=func.now(), disabled_reason="its receiver answered 410 Gone")
+        )
+    )
+
+
+def _in_flight(session: Session, endpoint_id: str) -> int:
+    return session.scalars(
+        select(func.count())
+        .select_from(WebhookDelivery)
+        .where(
+            WebhookDelivery.endpoint_id == endpoint_id,
+            WebhookDelivery.status == DeliveryStatus.PENDING,
+            WebhookDelivery.locked_until > func.now(),
+        )
+    ).one()
+
+
+def _is_due() -> ColumnElement[bool]:
+    return and_(
+        WebhookDelivery.status == DeliveryStatus.PENDING, WebhookDelivery.next_try_at <= func.now(), _is_unlocked()
+    )
+
+
+def _is_unlocked() -> ColumnElement[bool]:
+    return or_(WebhookDelivery.locked_until.is_(None), WebhookDelivery.locked_until <= func.now())
+
+
+def _quietly(change: Update) -> Update:
+    """The session holds no rows that would have to learn of the change."""
+    return change.execution_options(synchronize_session=False)
