@@ -20,6 +20,7 @@ class MediaErrorCode(StrEnum):
     PICTURE_EMPTY = "picture_empty"
     PICTURE_UNREADABLE = "picture_unreadable"  # not a picture, not one of the formats taken, or damaged
     PICTURE_TOO_LARGE = "picture_too_large"
+    PICTURE_UNUSABLE = "picture_unusable"  # of a shape that no video can have
     VIDEO_EMPTY = "video_empty"
     VIDEO_UNREADABLE = "video_unreadable"
     VIDEO_TOO_LARGE = "video_too_large"  # too many pixels in a frame
@@ -39,7 +40,7 @@ class FfmpegFailed(Exception):
     """An ffmpeg process ended badly; `stderr` is the end of what it said, for the log and not for customers."""
 
     def __init__(self, message: str, *, stderr: str = "") -> None:
-        super().__init__(f"{message}: {stderr.strip()[-600:]}" if stderr.strip() else message)
+        super().__init__(f"{message}: {stderr.strip()[-1500:]}" if stderr.strip() else message)
         self.stderr = stderr
 
 

@@ -116,16 +116,17 @@ class FfmpegProcess:
         """The end of what ffmpeg said so far."""
         return self._tail.decode("utf-8", "replace")
 
-    def finish(self) -> None:
+    def finish(self, *, timeout_s: float | None = None) -> None:
+        """`timeout_s`: how long it may still take; None leaves that to the limits."""
         try:
-            status = self._process.wait(timeout=self._limits.wall_s + _TERMINATE_S)
+            status = self._process.wait(timeout=timeout_s or self._limits.wall_s + _TERMINATE_S)
         except subprocess.TimeoutExpired:
             self._timed_out = True
             self.kill()
             status = self._process.returncode
         self._reader.join(timeout=_TERMINATE_S)
         if self._timed_out or status == -signal.SIGXCPU:
-            raise FfmpegTimedOut(f"ffmpeg ran longer than {self._limits.wall_s:.0f} s", stderr=self.stderr)
+            raise FfmpegTimedOut("ffmpeg ran longer than it may", stderr=self.stderr)
         if status != 0:
             if "No space left on device" in self.stderr:
                 raise DiskFull("There is no room on the disk for the file that ffmpeg writes.")

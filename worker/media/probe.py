@@ -34,10 +34,12 @@ class VideoStream:
 
 @dataclass(frozen=True)
 class Probed:
-    """`duration_s` is the header's word; None when the format only guesses it or does not say."""
+    """`duration_s` is the header's word; None when the format only guesses it or does not say. `about_s` may be such a
+    guess."""
 
     format: str
     duration_s: float | None
+    about_s: float | None
     sound: SoundStream | None
     video: VideoStream | None  # never the cover picture of a music file
 
@@ -55,6 +57,7 @@ def probe(path: Path, *, formats: Sequence[str], timeout_s: float = PROBE_TIMEOU
     return Probed(
         format=said["format"],
         duration_s=said["duration_s"],
+        about_s=said["about_s"],
         sound=None if said["sound"] is None else SoundStream(**said["sound"]),
         video=None if said["video"] is None else VideoStream(**said["video"]),
     )

@@ -35,11 +35,11 @@ def _describe(container: InputContainer) -> dict[str, object]:
     videos = [
         stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
     ]
+    about_s = None if container.duration is None else container.duration / av.time_base
     return {
         "format": name,
-        "duration_s": (
-            container.duration / av.time_base if container.duration is not None and name in _EXACT_DURATION else None
-        ),
+        "duration_s": about_s if name in _EXACT_DURATION else None,
+        "about_s": about_s,
         "sound": None
         if not sounds
         else {

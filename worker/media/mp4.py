@@ -1,0 +1,218 @@
+"""Writes the finished video: frames as they are drawn, and the original sound, into one MP4.
+
+Knows ffmpeg's encoders and nothing of where frames come from. Whoever draws never waits for the encoder unless it has
+fallen several blocks behind: a thread feeds it.
+"""
+
+import queue
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.media.errors import FfmpegFailed, FramesMissing
+from worker.media.ffmpeg import SOUND_FORMATS, FfmpegProcess, ProcessLimits, output_path, own_input
+from worker.media.timing import NATIVE_FPS, frames_for
+
+Frames = NDArray[np.uint8]
+"""[n, height, width, 3], RGB."""
+
+QUEUED_BLOCKS = 8
+STALL_TIMEOUT_S = 120.0
+FINISH_TIMEOUT_S = 600.0
+KEYFRAME_EVERY_S = 2
+_LIMITS = ProcessLimits(wall_s=6 * 3600.0, cpu_s=24 * 3600)
+_POLL_S = 0.2
+_AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
+_TOP_RATE = 48000
+
+
+@dataclass(frozen=True)
+class Quality:
+    """x264's preset and constant rate factor."""
+
+    preset: str = "veryfast"
+    crf: int = 18
+
+
+class Mp4Writer:
+    """One MP4 file. `with Mp4Writer(…) as video: video.write(frames) … ; video.finish()`.
+
+    The file appears at `path` when `finish()` returns. Left without it, the `with` block removes what was written.
+    Frames are taken at 16 per second. For another `output_fps` some are shown twice or left out, which keeps every lip
+    at its sound; frames that are blended or invented in between would smear the mouth, and cost more than the encoder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        output_fps: int,
+        sound: Path,
+        duration_s: float,
+        quality: Quality = Quality(),
+    ) -> None:
+        """`sound`: the original sound; cut, or followed by silence, to `duration_s`. Sides must be even."""
+        if width % 2 or height % 2 or min(width, height) < 2:
+            raise ValueError(f"H.264 needs even sides, not {width} × {height}")
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._shape = (height, width, 3)
+        self._frames = frames_for(duration_s, fps=NATIVE_FPS)
+        self._written = 0
+        self._blocks: queue.Queue[Frames | None] = queue.Queue(maxsize=QUEUED_BLOCKS)
+        self._closed = threading.Event()
+        command = _muxing(
+            self._partial,
+            size=(width, height),
+            output_fps=output_fps,
+            sound=sound,
+            duration_s=duration_s,
+            quality=quality,
+        )
+        self._ffmpeg = FfmpegProcess(command, limits=_LIMITS, stdin=subprocess.PIPE)
+        self._feeder = threading.Thread(target=self._feed, name=f"frames of {path.name}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._ffmpeg.__enter__()
+        self._feeder.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    @property
+    def frames_missing(self) -> int:
+        """Frames at 16 per second that have yet to be written."""
+        return self._frames - self._written
+
+    def write(self, frames: Frames) -> None:
+        """Take the next frames; those past the end of the sound are dropped. The array must not be changed afterwards.
+
+        Raises FfmpegFailed or DiskFull when the encoder failed or stands still.
+        """
+        if frames.dtype != np.uint8 or frames.shape[1:] != self._shape:
+            raise ValueError(f"frames must be uint8 [n, {self._shape}], not {frames.dtype} {list(frames.shape)}")
+        wanted = frames[: self.frames_missing]
+        if len(wanted):
+            self._put(np.ascontiguousarray(wanted))
+            self._written += len(wanted)
+
+    def finish(self) -> Path:
+        """Wait for the encoder and give the file its name. Raises FramesMissing, FfmpegFailed, DiskFull."""
+        if self.frames_missing:
+            raise FramesMissing(f"{self._written} of {self._frames} frames were written")
+        self._put(None)
+        self._feeder.join(timeout=STALL_TIMEOUT_S)
+        if self._feeder.is_alive():
+            raise self._stalled()
+        self._ffmpeg.finish(timeout_s=FINISH_TIMEOUT_S)
+        self._partial.replace(self._path)
+        return self._path
+
+    def abort(self) -> None:
+        """End the encoder and remove what it wrote; nothing happens to a finished file."""
+        self._closed.set()
+        self._ffmpeg.__exit__(None, None, None)
+        self._feeder.join(timeout=STALL_TIMEOUT_S)
+        self._partial.unlink(missing_ok=True)
+
+    def _put(self, block: Frames | None) -> None:
+        deadline = time.monotonic() + STALL_TIMEOUT_S
+        while not self._closed.is_set():
+            try:
+                self._blocks.put(block, timeout=_POLL_S)
+            except queue.Full:
+                if time.monotonic() > deadline:
+                    raise self._stalled() from None
+            else:
+                return
+        # ffmpeg takes no more frames: it says why, or it has all that the video shows
+        self._ffmpeg.finish(timeout_s=FINISH_TIMEOUT_S)
+
+    def _feed(self) -> None:
+        try:
+            while not self._closed.is_set():
+                try:
+                    block = self._blocks.get(timeout=_POLL_S)
+                except queue.Empty:
+                    continue
+                if block is None:
+                    self._ffmpeg.stdin.close()
+                    return
+                self._ffmpeg.stdin.write(block.data)
+        except (OSError, ValueError):  # nobody reads the pipe any more, or it was closed
+            self._closed.set()
+
+    def _stalled(self) -> FfmpegFailed:
+        return FfmpegFailed(f"the encoder took no frame for {STALL_TIMEOUT_S:.0f} s", stderr=self._ffmpeg.stderr)
+
+
+def _muxing(
+    path: Path, *, size: tuple[int, int], output_fps: int, sound: Path, duration_s: float, quality: Quality
+) -> Any:
+    picture = _picture(size, output_fps=output_fps, frames=frames_for(duration_s, fps=output_fps))
+    track, track_options = _track(sound, duration_s=duration_s)
+    return ffmpeg.output(
+        picture,
+        track,
+        output_path(path),
+        format="mp4",
+        vcodec="libx264",
+        preset=quality.preset,
+        crf=quality.crf,
+        pix_fmt="yuv420p",
+        g=output_fps * KEYFRAME_EVERY_S,
+        movflags="+faststart",
+        map_metadata=-1,
+        # the same inputs give the same bytes
+        fflags="+bitexact",
+        **{"profile:v": "high", "flags:v": "+cgop+bitexact", "flags:a": "+bitexact"},
+        **track_options,
+    )
+
+
+def _picture(size: tuple[int, int], *, output_fps: int, frames: int) -> Any:
+
+    return (
+        ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", video_size=size, framerate=NATIVE_FPS)
+        .filter("fps", fps=output_fps, round="near")
+        # at other rates the last frame may be one short of the sound's end
+        .filter("tpad", stop_mode="clone", stop=output_fps)
+        .filter("trim", end_frame=frames)
+        .filter("scale", out_color_matrix="bt709", out_range="tv", flags="accurate_rnd+full_chroma_int")
+        .filter("format", "yuv420p")
+        .filter("setparams", colorspace="bt709", color_primaries="bt709", color_trc="bt709", range="tv")
+    )
+
+
+def _track(sound: Path, *, duration_s: float) -> tuple[Any, dict[str, object]]:
+    """The sound at its own rate, as long as the video to a sample, and the options of its encoder."""
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(SOUND_FORMATS)}
+    with av.open(f"file:{sound.absolute()}", options=options) as container:
+        source = container.streams.audio[0].codec_context
+        source_rate, channels = source.sample_rate, min(source.channels, 2)
+    rate = source_rate if source_rate in _AAC_RATES else _TOP_RATE
+    samples = round(duration_s * rate)
+    track = (
+        own_input(sound)["a:0"]
+        .filter("aresample", rate, **{"async": 1, "first_pts": 0})
+        .filter("aformat", channel_layouts="mono|stereo")
+        .filter("apad", whole_len=samples)
+        .filter("atrim", end_sample=samples)
+    )
+    # an AAC frame of 1024 samples holds at most 6144 bits a channel
+    bit_rate = min(96_000 * channels + 32_000, int(rate * 5.5) * channels)
+    return track, {"acodec": "aac", "audio_bitrate": bit_rate, "ar": rate}
