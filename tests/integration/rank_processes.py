@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-START_SECONDS = 60
+START_SECONDS = 100
 ANSWER_SECONDS = 60
 
 
@@ -71,7 +71,8 @@ class RankProcesses:
 @contextmanager
 def rank_processes(size: int) -> Iterator[RankProcesses]:
     """Ranks of one gloo group, in processes of their own, until the context is left."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # torch is imported once, in the server that forks the ranks
+    context.set_forkserver_preload(["worker.pipeline.encoders"])
     with tempfile.TemporaryDirectory() as directory:
         pipes, processes = [], []
         for rank in range(size):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from tests.integration.rank_processes import rank_processes
+from tests.integration.rank_processes import RankProcesses, rank_processes
 from worker.pipeline.checkpoint import Network, RandomWeights
 from worker.pipeline.config import DiTConfig
 from worker.pipeline.denoiser import Denoiser, read_times
 from worker.pipeline.dit.audio_net import rows_for
 from worker.pipeline.dit.dit import DiT
 from worker.pipeline.noise import block_noise
-from worker.pipeline.parallel import RankLayout, SequenceParallel, assemble, connect_dit_ranks, cut
+from worker.pipeline.parallel import SequenceParallel, assemble, cut
 from worker.pipeline.schedule import denoising_steps
 
 CONFIG = DiTConfig(
@@ -37,21 +41,31 @@ WIDE, TALL = (64, 96), (96, 64)
 LIMIT = 2.2e-6
 
 
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[RankProcesses]:
+    with rank_processes(4) as processes:
+        yield processes
+
+
+@pytest.mark.parametrize("size", [WIDE, TALL], ids=["cut_rows", "cut_columns"])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_latents_are_those_of_a_single_rank(parts: int) -> None:
-    with rank_processes(parts) as ranks:
-        for height, width in (WIDE, TALL):
-            alone = make_blocks(SequenceParallel(size=1, group=None), 0, height, width)
-            strips = cut(CONFIG, height=height, width=width, parts=parts)
-            assert {strip.width == width // 8 for strip in strips} == {height < width}, "the shorter side is cut"
-            made = ranks.run(make_blocks_in_group, height, width)
-            for block in range(BLOCKS):
-                together = assemble(strips, [blocks[block] for blocks in made])
-                torch.testing.assert_close(together, alone[block], rtol=0, atol=LIMIT)
+def test_latents_are_those_of_a_single_rank(ranks: RankProcesses, parts: int, size: tuple[int, int]) -> None:
+    height, width = size
+    alone = make_blocks(SequenceParallel(size=1, group=None), 0, height, width)
+    strips = cut(CONFIG, height=height, width=width, parts=parts)
+    assert {strip.width == width // 8 for strip in strips} == {height < width}, "the shorter side is cut"
+    made = ranks.run(make_blocks_in_group, parts, height, width)[:parts]
+    for block in range(BLOCKS):
+        together = assemble(strips, [blocks[block] for blocks in made])
+        torch.testing.assert_close(together, alone[block], rtol=0, atol=LIMIT)
 
 
-def make_blocks_in_group(rank: int, size: int, height: int, width: int) -> list[Tensor]:
-    return make_blocks(SequenceParallel(size=size, group=torch.distributed.group.WORLD), rank, height, width)
+def make_blocks_in_group(rank: int, size: int, parts: int, height: int, width: int) -> list[Tensor]:
+    """The first `parts` ranks of all; the others look on."""
+    group = dist.new_group(list(range(parts)), timeout=timedelta(seconds=30))
+    if rank >= parts:
+        return []
+    return make_blocks(SequenceParallel(size=parts, group=group), rank, height, width)
 
 
 def make_blocks(sequence: SequenceParallel, rank: int, height: int, width: int) -> list[Tensor]:

@@ -8,7 +8,7 @@ Memory does not grow with the length of the video: rows of sound, latents and fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.dit_share import DiTShare
 from worker.pipeline.errors import PeerLost, RenderStopped
 from worker.pipeline.exchange import AHEAD, DiTLink, EncoderLink, PacketShapes, Word, connect_all_ranks
-from worker.pipeline.parallel import RankLayout, check_heads, connect_dit_ranks, cut
+from worker.pipeline.parallel import RankLayout, Strip, check_heads, connect_dit_ranks, cut
 from worker.pipeline.settings import RenderInputs, RenderSettings
 
 if TYPE_CHECKING:
@@ -95,34 +95,32 @@ class Pipeline:
 
     def render(
         self, settings: RenderSettings, *, inputs: RenderInputs | None, should_stop: ShouldStop
-    ) -> Iterator[RenderedBlock]:
+    ) -> Generator[RenderedBlock, None, None]:
         """Make `settings.frames` frames. Every rank iterates; frames come out of rank 0 only.
 
-        `inputs` is given on rank 0 and None elsewhere. `should_stop` is asked on rank 0 before each block.
-        Leaving the iteration early is allowed on rank 0; the other ranks then end with `RenderAborted`.
+        `inputs` is given on rank 0 and None elsewhere. `should_stop` is asked on rank 0 before each block. Rank 0 may
+        leave early by closing the generator (`contextlib.closing`); the other ranks then end with `RenderAborted`.
 
         Raises `ImpossibleLayout` on all ranks, before anything else, for a picture that does not cut into so many
         parts; `RenderStopped` on all ranks at the same block border; on rank 0 `InvalidRender` and whatever goes wrong
         with the inputs, and then `RenderAborted` on all others; `PeerLost` when another rank is gone.
         """
-        strips = cut(self.config.dit, height=settings.height, width=settings.width, parts=self._layout.dit_size)
+        self._strips(settings)
         if self._all_ranks is None:
             return self._render_alone(settings, inputs, should_stop)
-        shapes = PacketShapes.of(self.config.dit, strips)
         if self._layout.holds_encoders:
-            link = EncoderLink(
-                self._all_ranks,
-                self._layout,
-                shapes,
-                blocks=block_count(self.config.dit, settings.frames),
-                dtype=self._packet_dtype,
-            )
-            return self._render_as_encoder(settings, inputs, should_stop, link)
+            return self._render_as_encoder(settings, inputs, should_stop, self._encoder_link(self._all_ranks, settings))
+        shapes = PacketShapes.of(self.config.dit, self._strips(settings))
         return self._render_as_dit(settings, DiTLink(self._all_ranks, shapes, dtype=self._packet_dtype))
+
+    def decline(self, settings: RenderSettings) -> None:
+        """Rank 0 in place of `render`, when it could not even make the inputs: all others end with `RenderAborted`."""
+        if self._all_ranks is not None:
+            self._encoder_link(self._all_ranks, settings).give_up(Word.ABORT)
 
     def _render_alone(
         self, settings: RenderSettings, inputs: RenderInputs | None, should_stop: ShouldStop
-    ) -> Iterator[RenderedBlock]:
+    ) -> Generator[RenderedBlock, None, None]:
         assert self._encoders is not None, "a rank alone holds the encoders"
         assert self._dit is not None, "a rank alone holds the DiT"
         total = block_count(self.config.dit, settings.frames)
@@ -141,7 +139,7 @@ class Pipeline:
         inputs: RenderInputs | None,
         should_stop: ShouldStop,
         link: EncoderLink,
-    ) -> Iterator[RenderedBlock]:
+    ) -> Generator[RenderedBlock, None, None]:
         assert self._encoders is not None, "rank 0 holds the encoders"
         total = block_count(self.config.dit, settings.frames)
         try:
@@ -165,13 +163,26 @@ class Pipeline:
             link.give_up(Word.ABORT)
             raise
 
-    def _render_as_dit(self, settings: RenderSettings, link: DiTLink) -> Iterator[RenderedBlock]:
+    def _render_as_dit(self, settings: RenderSettings, link: DiTLink) -> Generator[RenderedBlock, None, None]:
         assert self._dit is not None, "ranks from 1 on hold the DiT"
         session = self._dit.begin(settings, link.beginning())
         for block in range(block_count(self.config.dit, settings.frames)):
             link.send_latents(session.make(block, window=link.window(block)))
         link.finish()
         yield from ()
+
+    def _encoder_link(self, all_ranks: dist.ProcessGroup, settings: RenderSettings) -> EncoderLink:
+        return EncoderLink(
+            all_ranks,
+            self._layout,
+            PacketShapes.of(self.config.dit, self._strips(settings)),
+            blocks=block_count(self.config.dit, settings.frames),
+            dtype=self._packet_dtype,
+        )
+
+    def _strips(self, settings: RenderSettings) -> tuple[Strip, ...]:
+        """Raises `ImpossibleLayout`."""
+        return cut(self.config.dit, height=settings.height, width=settings.width, parts=self._layout.dit_size)
 
     @staticmethod
     def _give_word(block: int, should_stop: ShouldStop, link: EncoderLink, windows: Iterator[torch.Tensor]) -> None:
