@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Float, Interval, Update, and_, func, insert, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, Float, Interval, Update, and_, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookTry
@@ -170,8 +170,8 @@ def claim_delivery(session: Session, delivery_id: str) -> ClaimedDelivery | None
 def record_try(session: Session, claimed: ClaimedDelivery, result: TryResult) -> DeliveryStatus | None:
     """Write down the try and what follows from it; the status that the delivery has now.
 
-    2xx: delivered. 410: dead, and the endpoint is disabled. Anything else: pending until the next try, or dead after the
-    last. None: another sender took the delivery over, and nothing was written.
+    2xx: delivered. 410: dead, and the endpoint is disabled. Anything else: pending until the next try, or dead after
+    the last. None: another sender took the delivery over, and nothing was written.
     """
     if result.response_status == GONE:
         _disable(session, claimed.endpoint_id)  # before the delivery, in the order in which a claim locks them
@@ -267,7 +267,8 @@ def _wait(claimed: ClaimedDelivery, result: TryResult) -> ColumnElement[dt.timed
     scheduled = SCHEDULE[min(claimed.schedule_step + 1, len(SCHEDULE) - 1)]
     asked_for = min(result.retry_after or dt.timedelta(0), LONGEST_WAIT)
     jitter = 1 - JITTER + 2 * JITTER * func.random(type_=Float)
-    return func.greatest(literal(scheduled) * jitter, literal(asked_for), type_=Interval)
+    seconds = func.greatest(jitter * scheduled.total_seconds(), asked_for.total_seconds(), type_=Float)
+    return func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 
 def _disable(session: Session, endpoint_id: str) -> None:

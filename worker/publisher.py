@@ -6,7 +6,8 @@ Fails within a few seconds when the broker is down or half open; trying again is
 from types import TracebackType
 from typing import Self
 
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from models.queues import PUBLISHER_TRANSPORT_OPTIONS, WEBHOOK_QUEUE, Priority, TaskName, render_queue
 from worker.celery_app import create_app
@@ -42,5 +43,5 @@ class Publisher:
     def _publish(self, task: TaskName, argument: str, *, queue: str) -> None:
         try:
             self._app.send_task(str(task), args=[argument], queue=queue, retry=False)
-        except OperationalError as error:
-            raise BrokerDown(str(error)) from error
+        except (KombuError, RedisError, OSError) as error:
+            raise BrokerDown(f"{type(error).__name__}: {error}") from error

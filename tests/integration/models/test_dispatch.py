@@ -94,6 +94,15 @@ def test_only_a_window_of_the_backlog_is_ever_published(steps: Steps, make_job: 
     assert steps.take_undispatched() == jobs[dispatch.SMALLEST_WINDOW :][:2]
 
 
+def test_all_tenants_share_one_window(database: Database, steps: Steps, make_job: MakeJob) -> None:
+    with database.transaction() as session:
+        other = factories.add_tenant(session)
+    for _ in range(dispatch.SMALLEST_WINDOW):
+        make_job()
+        make_job(tenant_id=other.id)
+    assert len(steps.take_undispatched()) == dispatch.SMALLEST_WINDOW
+
+
 def test_each_priority_has_a_window_of_its_own(steps: Steps, make_job: MakeJob) -> None:
     for _ in range(dispatch.SMALLEST_WINDOW):
         make_job(priority=Priority.HIGH)

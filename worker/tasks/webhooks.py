@@ -1,0 +1,111 @@
+"""The story of one try to deliver a webhook: claim, sign, send, write down what came of it.
+
+Knows the record and outbound HTTP; nothing of renders. Safe to start twice: one sender has the delivery. A sender that
+dies between sending and writing down sends again a minute later, with the same `webhook-id`.
+"""
+
+import datetime as dt
+import email.utils
+import time
+from dataclasses import dataclass
+
+import structlog
+from celery import Celery
+
+from models.database import Database
+from models.deliveries import ClaimedDelivery, TryResult, claim_delivery, record_try
+from models.queues import TaskName
+from worker.outbound import Client, OutboundError, Response, UnsafeUrl
+from worker.webhook_signature import signed_headers
+
+TIMEOUT_S = 15.0
+MOST_SECONDS = 10**9  # more than a timedelta need hold; the schedule has its own limit
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DeliveryDesk:
+    """What every delivery of one process works with."""
+
+    database: Database
+    client: Client
+
+
+def register(app: Celery, desk: DeliveryDesk) -> None:
+    """Make the task known to the app."""
+
+    @app.task(name=str(TaskName.DELIVER))
+    def deliver_webhook(delivery_id: str) -> None:
+        deliver(desk, delivery_id)
+
+
+def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
+    """One try, if the delivery is due and nobody else has it."""
+    with desk.database.transaction() as session:
+        claimed = claim_delivery(session, delivery_id)
+    if claimed is None:
+        return
+    result = send(desk.client, claimed)
+    with desk.database.transaction() as session:
+        status = record_try(session, claimed, result)
+    log.info(
+        "webhook tried",
+        delivery=claimed.id,
+        endpoint=claimed.endpoint_id,
+        event_id=claimed.event_id,
+        response_status=result.response_status,
+        error=result.error,
+        duration_ms=round(result.duration_ms),
+        status=status or "taken over by another sender",
+    )
+
+
+def send(client: Client, claimed: ClaimedDelivery) -> TryResult:
+    """POST the event; 15 seconds at most. Whatever goes wrong is a result, for the next try is hours away, not here."""
+    headers = {
+        "content-type": "application/json",
+        **signed_headers(
+            secrets=claimed.secrets,
+            message_id=claimed.event_id,
+            timestamp=int(claimed.now.timestamp()),
+            body=claimed.body,
+        ),
+    }
+    started = time.monotonic()
+    try:
+        response = client.post(claimed.url, headers=headers, body=claimed.body, timeout_s=TIMEOUT_S)
+    except (UnsafeUrl, OutboundError) as error:
+        return TryResult(duration_ms=_milliseconds_since(started), response_status=None, error=str(error))
+    return TryResult(
+        duration_ms=_milliseconds_since(started),
+        response_status=response.status,
+        error=complaint_about(response.status),
+        retry_after=retry_after(response, now=claimed.now),
+    )
+
+
+def complaint_about(status: int) -> str | None:
+    """Why an answer is not a success, in words for the owner of the endpoint."""
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        return f"The receiver answered {status}: redirects are not followed; name the final URL."
+    return f"The receiver answered {status}."
+
+
+def retry_after(response: Response, *, now: dt.datetime) -> dt.timedelta | None:
+    """What the answer's Retry-After asks for, given in seconds or as a date; None without one that makes sense."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return dt.timedelta(seconds=min(int(value[:12]), MOST_SECONDS))
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=dt.UTC)
+    return max(at - now, dt.timedelta(0))
+
+
+def _milliseconds_since(started: float) -> float:
+    return (time.monotonic() - started) * 1000

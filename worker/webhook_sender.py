@@ -1,0 +1,47 @@
+"""The process that delivers webhooks: a Celery worker with threads on the queue `webhooks`. Needs no GPU.
+
+Knows how to start and stop; the story of a delivery is in `tasks/webhooks.py`. A receiver that hangs holds four of the
+threads for 15 seconds at most, and the others go on.
+"""
+
+from typing import Any
+
+import structlog
+
+from models.database import Database, create_database_engine
+from models.queues import WEBHOOK_QUEUE
+from models.settings import CommonSettings
+from worker.celery_app import create_app
+from worker.logs import configure_logging
+from worker.outbound import AddressPolicy, Client
+from worker.tasks.webhooks import DeliveryDesk, register
+
+THREADS = 16
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Runs until SIGTERM or SIGINT; then it finishes the tries under way, 15 seconds at most."""
+    settings = CommonSettings()
+    configure_logging()
+    worker = create_worker(settings)
+    worker.start()
+    raise SystemExit(worker.exitcode or 0)
+
+
+def create_worker(settings: CommonSettings) -> Any:
+    """A Celery worker (`celery.apps.worker.Worker`, which has no types)."""
+    engine = create_database_engine(settings.database_url, application_name="realvideo-webhooks", pool_size=THREADS)
+    policy = AddressPolicy.ANY if settings.allow_http_urls else AddressPolicy.PUBLIC
+    app = create_app(settings.broker_url)
+    register(app, DeliveryDesk(database=Database(engine), client=Client(policy)))
+    return app.Worker(
+        hostname="webhooks@%h",
+        queues=[WEBHOOK_QUEUE],
+        pool="threads",
+        concurrency=THREADS,
+        without_gossip=True,
+        without_mingle=True,
+        quiet=True,
+    )
