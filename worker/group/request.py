@@ -16,11 +16,11 @@ class RenderRequest:
     name: str
     """For logs and for people: the job's id, or the file's name."""
     speech: Path
-    """Mono 16 kHz WAV, from which the network takes the lips' movement."""
+    """What the network listens to, as `worker.media.speech` has it."""
     picture: Path
-    """The portrait, `width` × `height` pixels."""
+    """The portrait, a PNG of `width` × `height` pixels."""
     sound: Path
-    """The original sound, which becomes the video's sound track."""
+    """The original sound as WAV, which becomes the video's sound track."""
     video: Path
     """Where to write the MP4; its directory exists."""
     prompt: str

@@ -142,6 +142,10 @@ class Lease:
             case Standing.DRAINING:
                 raise DrainRequested(self._job_id)
 
+    def write_progress(self, session: Session) -> None:
+        """Together with an outcome: a short job may end before its blocks were ever written."""
+        self._write(session, self._work)
+
     def settle(self, transition: Callable[[Session], _Answer]) -> _Answer | None:
         """Run a transition in a transaction of its own, again and again while the record is away.
 
@@ -191,20 +195,23 @@ class Lease:
     def _renew(self, work: Work, asked_at: float) -> None:
         """`asked_at` is from before `work` was read: what moves later is renewed for again."""
         with self._database.transaction() as session:
-            answer = transitions.heartbeat(
-                session,
-                self._job_id,
-                attempt=self._attempt,
-                phase=work.phase,
-                blocks_done=work.blocks_done,
-                blocks_total=work.blocks_total,
-            )
+            answer = self._write(session, work)
         self._looked_at = time.monotonic()
         if answer is HeartbeatAnswer.LOST:
             self._is_lost = True
             return
         self._renewed_at = asked_at
         self._is_cancel_requested = answer is HeartbeatAnswer.CANCEL_REQUESTED
+
+    def _write(self, session: Session, work: Work) -> HeartbeatAnswer:
+        return transitions.heartbeat(
+            session,
+            self._job_id,
+            attempt=self._attempt,
+            phase=work.phase,
+            blocks_done=work.blocks_done,
+            blocks_total=work.blocks_total,
+        )
 
     def _look(self) -> None:
         """Whether the job is still this attempt's, and wanted; without renewing anything."""

@@ -34,7 +34,7 @@ class StandIn:
     def render(
         self, request: RenderRequest, *, on_progress: OnProgress, should_stop: ShouldCancel
     ) -> RenderResult | None:
-        orders = dict(word.split("=") for word in request.prompt.split())
+        orders = dict(word.split("=") for word in request.prompt.split() if "=" in word)
         if orders.get("child"):
             subprocess.Popen(["sleep", "600"])
         try:
@@ -47,7 +47,7 @@ class StandIn:
     def _draw(
         self, request: RenderRequest, orders: dict[str, str], on_progress: OnProgress, should_stop: ShouldCancel
     ) -> RenderResult | None:
-        blocks = int(orders.get("blocks", "5"))
+        blocks = self.blocks(request, orders)
         for block in range(blocks):
             word = self._keep_step("stop" if self.rank == 0 and should_stop() else "go")
             if word == "stop":
@@ -61,15 +61,25 @@ class StandIn:
             ):
                 _go_wrong(orders["do"])
             time.sleep(float(orders.get("seconds", "0.02")))
+            self.draw(request, block)
             if self.rank == 0:
                 on_progress(RenderProgress(RenderPhase.RENDERING, blocks_done=block + 1, blocks_total=blocks))
         if self.rank != 0:
             return None
-        request.video.write_bytes(f"{os.getpid()}".encode())
+        self.write(request)
         return RenderResult(
             video=request.video, frames=request.frames, blocks=blocks, gpu_seconds=1.0, ms_per_block=20.0,
             encoding_s=0.0, rendering_s=1.0, muxing_s=0.0,
         )  # fmt: skip
+
+    def blocks(self, request: RenderRequest, orders: dict[str, str]) -> int:
+        return int(orders.get("blocks", "5"))
+
+    def draw(self, request: RenderRequest, block: int) -> None:
+        pass
+
+    def write(self, request: RenderRequest) -> None:
+        request.video.write_bytes(f"{os.getpid()}".encode())
 
     def _keep_step(self, word: str) -> str:
         if self.rank != 0:

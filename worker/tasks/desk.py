@@ -1,0 +1,24 @@
+"""What every render job of one consumer works with. Made once at the entry point and passed down."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.database import Database
+from worker.fetching import FetchLimits, InputPlaces
+from worker.group.link import GroupLink
+from worker.media.limits import MediaLimits
+from worker.storage import Storage
+from worker.tasks.drain import Drain
+
+
+@dataclass(frozen=True)
+class RenderDesk:
+    database: Database
+    storage: Storage
+    places: InputPlaces
+    link: GroupLink
+    node_name: str
+    work_directory: Path
+    drain: Drain
+    fetch_limits: FetchLimits = field(default_factory=FetchLimits)
+    media_limits: MediaLimits = field(default_factory=MediaLimits)

@@ -1,0 +1,163 @@
+"""One attempt at a video, step by step: fetch, prepare, render, measure, upload. Every step needs the lease.
+
+Knows files, the group behind its socket and the storage; writes nothing to the record but the progress.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.job import Job, Phase
+from models.object_keys import OutputName, output_key
+from models.output import OutputReport
+from models.transitions import OutputKeys, RenderMetrics
+from worker.fetching import fetch
+from worker.group.errors import RenderCanceled
+from worker.group.link import Session
+from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.media.checking import Expected, check
+from worker.media.inputs import PictureFile, PreparedInputs, VideoFile, prepare
+from worker.media.length import LengthPolicy
+from worker.media.measure import Measurement, measure
+from worker.media.picture import ExactSize
+from worker.media.poster import Stills, make_stills
+from worker.storage import StorageError, StoredObject
+from worker.tasks.desk import RenderDesk
+from worker.tasks.lease import Lease, Standing
+
+FETCH_QUIET_S = 60.0
+PREPARE_QUIET_S = 300.0
+MEASURE_QUIET_S = 600.0
+UPLOAD_QUIET_S = 900.0
+"""How long a step may take without a sign of progress. What runs in it has limits of its own, mostly shorter."""
+
+CONTENT_TYPES = {
+    OutputName.VIDEO: "video/mp4",
+    OutputName.POSTER: "image/jpeg",
+    OutputName.PREVIEW: "image/webp",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A video that is stored, verified, and fit to ship."""
+
+    keys: OutputKeys
+    output: OutputReport
+    metrics: RenderMetrics
+
+
+def make(job: Job, *, group: Session, lease: Lease, desk: RenderDesk, directory: Path) -> Made:
+    """Raises what the lease and the group say, and the errors that `endings.py` sorts."""
+    prepared = _prepare(job, lease=lease, desk=desk, directory=directory)
+    result = _render(job, prepared, group=group, lease=lease, directory=directory)
+    lease.begin(Phase.MUXING, quiet_allowance_s=MEASURE_QUIET_S)
+    measured = measure(result.video, sound=prepared.sound)
+    check(
+        measured,
+        Expected(duration_s=prepared.duration_s, fps=job.fps, width=prepared.width, height=prepared.height),
+    )
+    stills = make_stills(result.video, poster=directory / "poster.jpg", preview=directory / "preview.webp")
+    return Made(
+        keys=_upload(job, result.video, stills, measured, lease=lease, desk=desk),
+        output=_report(measured),
+        metrics=RenderMetrics(gpu_seconds=result.gpu_seconds, ms_per_block=result.ms_per_block),
+    )
+
+
+def _prepare(job: Job, *, lease: Lease, desk: RenderDesk, directory: Path) -> PreparedInputs:
+    lease.begin(Phase.PREPARING, quiet_allowance_s=FETCH_QUIET_S, watching=directory)
+    audio = _fetch(job.audio_source, job, desk=desk, into=directory / "audio")
+    lease.check()
+    portrait: PictureFile | VideoFile
+    if job.image_source is not None:
+        portrait = PictureFile(_fetch(job.image_source, job, desk=desk, into=directory / "image"))
+    else:
+        assert job.video_source is not None, "the table has one of the two"
+        video = _fetch(job.video_source, job, desk=desk, into=directory / "video")
+        portrait = VideoFile(video, reference_time_s=job.reference_time_s)
+    lease.begin(Phase.PREPARING, quiet_allowance_s=PREPARE_QUIET_S, watching=directory)
+    return prepare(
+        audio,
+        portrait,
+        size=ExactSize(width=job.width, height=job.height),
+        duration_s=job.duration_s,
+        length_policy=LengthPolicy(job.length_policy),
+        limits=desk.media_limits,
+        into=directory,
+    )
+
+
+def _fetch(source: str, job: Job, *, desk: RenderDesk, into: Path) -> Path:
+    return fetch(source, desk.places, tenant_id=job.tenant_id, into=into, limits=desk.fetch_limits)
+
+
+def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease, directory: Path) -> RenderResult:
+    request = RenderRequest(
+        name=job.id,
+        speech=prepared.speech,
+        picture=prepared.picture,
+        sound=prepared.sound,
+        video=directory / "output.mp4",
+        prompt=job.prompt,
+        seed=job.seed,
+        width=prepared.width,
+        height=prepared.height,
+        frames=prepared.frames,
+        output_fps=job.fps,
+        duration_s=prepared.duration_s,
+        denoising_steps=job.denoising_steps,
+    )
+
+    def on_progress(progress: RenderProgress) -> None:
+        lease.moved(Phase(progress.phase), blocks_done=progress.blocks_done, blocks_total=progress.blocks_total)
+
+    lease.begin(Phase.ENCODING, quiet_allowance_s=0.0)
+    try:
+        return group.render(request, on_progress=on_progress, should_cancel=lambda: lease.standing is not Standing.HELD)
+    except RenderCanceled:
+        lease.check()  # it says why
+        raise
+
+
+def _upload(
+    job: Job, video: Path, stills: Stills, measured: Measurement, *, lease: Lease, desk: RenderDesk
+) -> OutputKeys:
+    """Store all parts. A part that is not stored as it was measured is a StorageError."""
+
+    def store(path: Path, name: OutputName) -> StoredObject:
+        lease.begin(Phase.UPLOADING, quiet_allowance_s=UPLOAD_QUIET_S)
+        key = output_key(name, tenant_id=job.tenant_id, job_id=job.id, attempt=job.attempt)
+        return desk.storage.upload(path, key, content_type=CONTENT_TYPES[name])
+
+    stored = store(video, OutputName.VIDEO)
+    if (stored.size_bytes, stored.sha256) != (measured.size_bytes, measured.sha256):
+        raise StorageError(f"{stored.key} is not the video that was measured.")
+    return OutputKeys(
+        video=stored.key,
+        poster=store(stills.poster, OutputName.POSTER).key,
+        preview=store(stills.preview, OutputName.PREVIEW).key,
+    )
+
+
+def _report(measured: Measurement) -> OutputReport:
+    return OutputReport(
+        duration_s=measured.duration_s,
+        frames=measured.frames,
+        fps=round(measured.fps),
+        width=measured.width,
+        height=measured.height,
+        size_bytes=measured.size_bytes,
+        sha256=measured.sha256,
+        video_codec=measured.video_codec,
+        audio_codec=measured.audio_codec,
+        audio_duration_s=measured.audio_duration_s,
+        av_difference_ms=measured.av_difference_ms,
+        source_duration_s=measured.source_duration_s,
+        loudness_lufs=measured.loudness.lufs,
+        source_loudness_lufs=measured.source_loudness.lufs,
+    )

@@ -1,0 +1,132 @@
+"""The story of a render job, from the claim to its outcome. The only way a video is made for the queue.
+
+Knows the record and what each way of ending means for the job; how the video is made is in `making.py`. It may be told
+twice of one job, at any time, on any node: only one claim wins.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session as DatabaseSession
+
+from models import transitions
+from models.job import Job
+from models.queues import TaskName
+from worker.group.errors import GroupFailed, GroupUnavailable, RenderDrained
+from worker.group.link import Session
+from worker.tasks.desk import RenderDesk
+from worker.tasks.endings import Ending, ending_of
+from worker.tasks.lease import CancelRequested, DrainRequested, Lease, LeaseLost
+from worker.tasks.making import Made, make
+
+log = logging.getLogger(__name__)
+
+
+def register(app: Celery, desk: RenderDesk) -> None:
+    """Make `app` answer to the messages of render jobs."""
+
+    def render(job_id: str) -> None:
+        render_job(job_id, desk)
+
+    app.task(render, name=str(TaskName.RENDER))
+
+
+def render_job(job_id: str, desk: RenderDesk) -> None:
+    """Render one job to its outcome. Safe to call twice: only one claim wins.
+
+    The group is asked first, so that a job is never claimed by a node that cannot render it now. A job that is left
+    unclaimed is sent again by the scheduler.
+    """
+    try:
+        with desk.link.session(job_id) as group:
+            job = _claim(job_id, desk)
+            if job is not None:
+                _live(job, group, desk)
+    except GroupUnavailable as unavailable:
+        log.warning("%s: not claimed: %s", job_id, unavailable)
+
+
+def _claim(job_id: str, desk: RenderDesk) -> Job | None:
+    """None: canceled, ended, not due, another worker has it, or the record cannot be reached."""
+    try:
+        with desk.database.transaction() as session:
+            return transitions.claim(session, job_id, worker=desk.node_name)
+    except SQLAlchemyError as error:
+        log.warning("%s: not claimed, the record is away: %s", job_id, error)
+        return None
+
+
+def _live(job: Job, group: Session, desk: RenderDesk) -> None:
+    """One attempt: the video is made and the job ends, or the job goes on elsewhere."""
+    log.info("%s: attempt %d begins", job.id, job.attempt)
+    with (
+        Lease(desk.database, job_id=job.id, attempt=job.attempt, drain=desk.drain) as lease,
+        _attempt_directory(job, desk.work_directory) as directory,
+    ):
+        try:
+            made = make(job, group=group, lease=lease, desk=desk, directory=directory)
+        except LeaseLost as lost:
+            log.warning("%s: nothing is shipped: %s", job.id, lost)
+        except CancelRequested:
+            _settle(job, lease, transitions.confirm_cancel)
+        except (DrainRequested, RenderDrained, GroupUnavailable) as reason:
+            log.info("%s: handed back: %s", job.id, reason)
+            _settle(job, lease, transitions.hand_back)
+        except GroupFailed as failure:
+            _settle(job, lease, partial(transitions.record_crash, message=failure.message))
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the job has an outcome and the log a trace
+            _end_badly(job, lease, ending_of(error))
+        else:
+            _succeed(job, lease, made)
+
+
+def _succeed(job: Job, lease: Lease, made: Made) -> None:
+    """Nothing may undo a video that is stored: a lost reply is asked about, never answered by rendering again."""
+
+    def succeed(session: DatabaseSession, job_id: str, *, attempt: int) -> bool:
+        lease.write_progress(session)
+        return transitions.succeed(
+            session, job_id, attempt=attempt, keys=made.keys, output=made.output, metrics=made.metrics
+        )
+
+    if _settle(job, lease, succeed):
+        log.info("%s: succeeded in %.1f s of GPU time", job.id, made.metrics.gpu_seconds)
+    elif lease.settle(lambda session: transitions.outcome_of(session, job.id, attempt=job.attempt)) is None:
+        _settle(job, lease, transitions.confirm_cancel)  # still held, so that is why it could not succeed
+
+
+def _end_badly(job: Job, lease: Lease, ending: Ending) -> None:
+    transition = transitions.retry_later if ending.is_worth_another_try else transitions.fail
+    log.warning("%s: attempt %d ends with %s: %s", job.id, job.attempt, ending.code, ending.message)
+    _settle(job, lease, partial(transition, code=ending.code, message=ending.message))
+
+
+def _settle(job: Job, lease: Lease, transition: Callable[..., bool]) -> bool:
+    """Whether the job ended, or left this attempt, in the way of `transition`."""
+
+    def run(session: DatabaseSession) -> bool:
+        return transition(session, job.id, attempt=job.attempt)
+
+    settled = lease.settle(run)
+    if not settled:
+        log.warning("%s: attempt %d had nothing to settle: it is decided elsewhere", job.id, job.attempt)
+    return bool(settled)
+
+
+@contextmanager
+def _attempt_directory(job: Job, work_directory: Path) -> Iterator[Path]:
+    """A directory of this attempt alone, gone afterwards."""
+    directory = work_directory / f"{job.id}.{job.attempt}"
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
