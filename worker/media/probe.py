@@ -14,15 +14,18 @@ from pathlib import Path
 PROBE_TIMEOUT_S = 30.0
 
 
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818 - what happened
     """The file is not of one of the formats, or it is too broken to open."""
 
 
 @dataclass(frozen=True)
 class SoundStream:
+    """`duration_s` is the header's word; None when the format only guesses it or does not say."""
+
     codec: str
     sample_rate: int
     channels: int
+    duration_s: float | None
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,9 @@ class VideoStream:
 
 @dataclass(frozen=True)
 class Probed:
-    """`duration_s` is the header's word; None when the format only guesses it or does not say. `about_s` may be such a
-    guess."""
+    """`about_s`: how long the file lasts, which may be a guess."""
 
     format: str
-    duration_s: float | None
     about_s: float | None
     sound: SoundStream | None
     video: VideoStream | None  # never the cover picture of a music file
@@ -56,7 +57,6 @@ def probe(path: Path, *, formats: Sequence[str], timeout_s: float = PROBE_TIMEOU
     said = json.loads(done.stdout)
     return Probed(
         format=said["format"],
-        duration_s=said["duration_s"],
         about_s=said["about_s"],
         sound=None if said["sound"] is None else SoundStream(**said["sound"]),
         video=None if said["video"] is None else VideoStream(**said["video"]),

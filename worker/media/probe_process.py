@@ -8,12 +8,13 @@ import resource
 import sys
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 CPU_S = 20
 MEMORY_BYTES = 2 * 1024**3
 # these headers hold the length itself; the others let ffmpeg guess it from the bit rate
-_EXACT_DURATION = frozenset({"wav", "flac", "mov", "matroska"})
+_EXACT_DURATION = frozenset({"wav", "flac", "mov"})
 
 
 def main(path: str, formats: str) -> int:
@@ -35,17 +36,16 @@ def _describe(container: InputContainer) -> dict[str, object]:
     videos = [
         stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
     ]
-    about_s = None if container.duration is None else container.duration / av.time_base
     return {
         "format": name,
-        "duration_s": about_s if name in _EXACT_DURATION else None,
-        "about_s": about_s,
+        "about_s": None if container.duration is None else container.duration / av.time_base,
         "sound": None
         if not sounds
         else {
             "codec": sounds[0].codec_context.name,
             "sample_rate": sounds[0].codec_context.sample_rate,
             "channels": sounds[0].codec_context.channels,
+            "duration_s": _seconds(sounds[0]) if name in _EXACT_DURATION else None,
         },
         "video": None
         if not videos
@@ -55,6 +55,12 @@ def _describe(container: InputContainer) -> dict[str, object]:
             "height": videos[0].codec_context.height,
         },
     }
+
+
+def _seconds(stream: AudioStream) -> float | None:
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return float(stream.duration * stream.time_base)
 
 
 if __name__ == "__main__":

@@ -98,8 +98,9 @@ def _decoding(source: Path, sound: Path, limits: MediaLimits) -> Any:
         .filter("aresample", **{"async": 1, "first_pts": 0})
         .filter_multi_output("asplit", 2)
     )
-    stereo = whole.stream(0).filter("aformat", channel_layouts="mono|stereo", sample_fmts="flt")
-    mono = whole.stream(1).filter("aformat", channel_layouts="mono").filter("aresample", SPEECH_RATE)
+    # each branch has a resampler of its own first: without one, ffmpeg makes the other branch mono as well
+    stereo = whole.stream(0).filter("aresample").filter("aformat", channel_layouts="mono|stereo", sample_fmts="flt")
+    mono = whole.stream(1).filter("aresample", SPEECH_RATE).filter("aformat", channel_layouts="mono")
     return ffmpeg.merge_outputs(
         ffmpeg.output(stereo, output_path(sound), format="wav", acodec="pcm_f32le", map_metadata=-1),
         ffmpeg.output(mono, "pipe:1", format="f32le", acodec="pcm_f32le"),
@@ -139,8 +140,8 @@ def _check(heard: _Heard, probed: Probed, limits: MediaLimits) -> None:
             MediaErrorCode.AUDIO_TOO_LONG,
             f"The sound is longer than the {limits.max_duration_s:g} s that are allowed. Cut it into several jobs.",
         )
-    if probed.duration_s is not None:
-        promised = min(probed.duration_s, limits.max_duration_s)
+    if probed.sound is not None and probed.sound.duration_s is not None:
+        promised = min(probed.sound.duration_s, limits.max_duration_s)
         if heard.duration_s < promised - max(_SLACK_S, promised * 0.02):
             raise MediaError(
                 MediaErrorCode.AUDIO_TRUNCATED,

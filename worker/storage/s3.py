@@ -204,7 +204,7 @@ class S3Storage:
         return StoredObject(key=key, size_bytes=answer["ContentLength"], sha256=digest.hexdigest())
 
 
-class _BrokenOff(StorageError):
+class _BrokenOff(StorageError):  # noqa: N818 - what happened
     """The connection ended in the middle of an object, or spoilt it: the next try starts from its beginning."""
 
 
