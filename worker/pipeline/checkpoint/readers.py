@@ -98,7 +98,9 @@ class SafetensorsFiles:
             # opened anew for each shard, so that the pages of the last one can go
             with safe_open(file, framework="pt", device=str(device)) as tensors:
                 for key in here:
-                    yield key, tensors.get_tensor(key)
+                    tensor = tensors.get_tensor(key)
+                    # on the CPU that is a view of the file, which the weights must not hang on to
+                    yield key, tensor.clone() if device.type == "cpu" else tensor
 
 
 class PickledTensors:
@@ -119,7 +121,7 @@ class PickledTensors:
         wanted = set(names)
         for name, tensor in self._tensors.items():
             if name in wanted:
-                # a copy even on the CPU: weights must not hang on to the file
+                # a copy even on the CPU, as above
                 yield name, tensor.to(device, copy=True)
 
 
