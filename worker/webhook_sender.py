@@ -1,12 +1,14 @@
 """The process that delivers webhooks: a Celery worker with threads on the queue `webhooks`. Needs no GPU.
 
-Knows how to start and stop; the story of a delivery is in `tasks/webhooks.py`. A receiver that hangs holds four of the
-threads for 15 seconds at most, and the others go on.
+Knows how to start, stop and start again; the story of a delivery is in `tasks/webhooks.py`. A receiver that hangs holds
+four of the threads for 15 seconds at most, and the others go on.
 """
 
+import time
 from typing import Any
 
 import structlog
+from celery import Celery
 
 from models.database import Database, create_database_engine
 from models.queues import WEBHOOK_QUEUE
@@ -17,6 +19,7 @@ from worker.outbound import AddressPolicy, Client
 from worker.tasks.webhooks import DeliveryDesk, register
 
 THREADS = 16
+RESTART_PAUSE_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -25,17 +28,22 @@ def main() -> None:
     """Runs until SIGTERM or SIGINT; then it finishes the tries under way, 15 seconds at most."""
     settings = CommonSettings()
     configure_logging()
-    worker = create_worker(settings)
-    worker.start()
-    raise SystemExit(worker.exitcode or 0)
-
-
-def create_worker(settings: CommonSettings) -> Any:
-    """A Celery worker (`celery.apps.worker.Worker`, which has no types)."""
     engine = create_database_engine(settings.database_url, application_name="realvideo-webhooks", pool_size=THREADS)
     policy = AddressPolicy.ANY if settings.allow_http_urls else AddressPolicy.PUBLIC
     app = create_app(settings.broker_url)
     register(app, DeliveryDesk(database=Database(engine), client=Client(policy)))
+    while True:
+        worker = create_worker(app)
+        worker.start()
+        if not worker.exitcode:
+            return
+        # Celery gives up when a message is not JSON; that message is gone, and the next ones are not to blame
+        log.error("the Celery worker gave up; starting another", exit_code=worker.exitcode)
+        time.sleep(RESTART_PAUSE_S)
+
+
+def create_worker(app: Celery) -> Any:
+    """A `celery.apps.worker.Worker`, which has no types."""
     return app.Worker(
         hostname="webhooks@%h",
         queues=[WEBHOOK_QUEUE],

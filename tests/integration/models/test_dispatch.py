@@ -10,6 +10,7 @@ from models import dispatch
 from models.database import Database
 from models.job import Job
 from models.queues import Priority
+from models.tenant import Tenant
 from models.worker_node import NodeState, WorkerNode
 from tests import factories
 from tests.integration.models.steps import Steps
@@ -28,13 +29,14 @@ def test_a_new_job_is_published_once_and_again_after_a_minute(steps: Steps, make
 
 
 def test_a_job_that_could_not_be_published_is_taken_again_at_once(
-    database: Database, steps: Steps, make_job: MakeJob
+    database: Database, steps: Steps, make_job: MakeJob, tenant: Tenant
 ) -> None:
-    lost, claimed = make_job().id, make_job().id
-    assert steps.take_undispatched() == [lost, claimed]
+    lost, claimed, canceled = make_job().id, make_job().id, make_job().id
+    assert steps.take_undispatched() == [lost, claimed, canceled]
     steps.claim(claimed)
+    steps.request_cancel(canceled, tenant.id)
     with database.transaction() as session:
-        dispatch.forget_dispatch(session, [lost, claimed])
+        dispatch.forget_dispatch(session, [lost, claimed, canceled])
     assert steps.take_undispatched() == [lost]
 
 

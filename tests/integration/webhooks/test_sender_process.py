@@ -1,0 +1,149 @@
+"""The scheduler and the sender as processes: what they promise each other, over a real broker."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import func, select
+
+from models.database import Database
+from models.deliveries import MAX_IN_FLIGHT_PER_ENDPOINT
+from models.job import Job
+from models.transitions import request_cancel
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from tests.servers.site import Site, reply, running_site
+
+MakeJob = Callable[..., Job]
+MakeEndpoint = Callable[..., WebhookEndpoint]
+
+
+@pytest.fixture
+def environment(database_url: str, broker_url: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DATABASE_URL": database_url,
+        "BROKER_URL": broker_url,
+        "REALVIDEO_STORAGE_DIRECTORY": str(tmp_path),
+        "REALVIDEO_STORAGE_SECRET": "a secret of the tests",
+        "REALVIDEO_ALLOW_HTTP_URLS": "true",
+    }
+
+
+@pytest.fixture
+def receiver() -> Iterator[Site]:
+    with running_site() as site:
+        yield site
+
+
+@contextmanager
+def running(module: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", f"from {module} import main; main()"], env=environment
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_receiver_that_hangs_does_not_delay_the_others(
+    database: Database,
+    environment: dict[str, str],
+    receiver: Site,
+    make_job: MakeJob,
+    make_endpoint: MakeEndpoint,
+) -> None:
+    released = threading.Event()
+    receiver.serve("/hangs", lambda *_: released.wait(60) and None)
+    receiver.serve("/works", reply(200))
+    hanging, working = make_endpoint(url=receiver.url("/hangs")), make_endpoint(url=receiver.url("/works"))
+    for _ in range(12):
+        _end(database, make_job(webhook_endpoint_id=hanging.id))
+    for _ in range(6):
+        _end(database, make_job(webhook_endpoint_id=working.id))
+    with running("worker.scheduler", environment), running("worker.webhook_sender", environment):
+        _wait_until(lambda: _count(database, working, DeliveryStatus.DELIVERED) == 6, seconds=30)
+        assert _asked(receiver, "/hangs") == MAX_IN_FLIGHT_PER_ENDPOINT
+        assert _count(database, hanging, DeliveryStatus.PENDING) == 12
+    released.set()
+
+
+def test_a_message_that_is_not_json_costs_nobody_else_their_delivery(
+    database: Database,
+    environment: dict[str, str],
+    broker_url: str,
+    receiver: Site,
+    make_job: MakeJob,
+    make_endpoint: MakeEndpoint,
+) -> None:
+    receiver.serve("/works", reply(200))
+    endpoint = make_endpoint(url=receiver.url("/works"))
+    with running("worker.webhook_sender", environment) as sender, redis.Redis.from_url(broker_url) as broker:
+        broker.lpush("render:webhooks", "this is not JSON")
+        _wait_until(lambda: broker.llen("render:webhooks") == 0, seconds=20)
+        _end(database, make_job())
+        with running("worker.scheduler", environment):
+            _wait_until(lambda: _count(database, endpoint, DeliveryStatus.DELIVERED) == 1, seconds=30)
+        assert sender.poll() is None
+        sender.send_signal(signal.SIGTERM)
+        assert sender.wait(10) == 0
+
+
+def test_a_sender_asked_to_stop_finishes_the_try_it_makes(
+    database: Database,
+    environment: dict[str, str],
+    receiver: Site,
+    make_job: MakeJob,
+    make_endpoint: MakeEndpoint,
+) -> None:
+    asked, released = threading.Event(), threading.Event()
+    works = reply(200)
+
+    def slowly(handler: object, body: bytes) -> None:
+        asked.set()
+        released.wait(20)
+        works(handler, body)  # type: ignore[arg-type]
+
+    receiver.serve("/slow", slowly)
+    endpoint = make_endpoint(url=receiver.url("/slow"))
+    _end(database, make_job())
+    with running("worker.scheduler", environment), running("worker.webhook_sender", environment) as sender:
+        assert asked.wait(30)
+        sender.send_signal(signal.SIGTERM)
+        released.set()
+        assert sender.wait(15) == 0
+    assert _count(database, endpoint, DeliveryStatus.DELIVERED) == 1
+
+
+def _end(database: Database, job: Job) -> None:
+    with database.transaction() as session:
+        request_cancel(session, job.id, tenant_id=job.tenant_id)
+
+
+def _count(database: Database, endpoint: WebhookEndpoint, status: DeliveryStatus) -> int:
+    with database.transaction() as session:
+        return session.scalars(
+            select(func.count())
+            .select_from(WebhookDelivery)
+            .where(WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.status == status)
+        ).one()
+
+
+def _asked(receiver: Site, path: str) -> int:
+    return len([seen for seen in receiver.seen if seen[1] == path])
+
+
+def _wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass in time"
+        time.sleep(0.05)

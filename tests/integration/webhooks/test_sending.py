@@ -1,0 +1,235 @@
+"""One try of a delivery after another, to a real receiver on loopback, by a real record."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import select, text
+from standardwebhooks import Webhook
+
+from models.database import Database
+from models.deliveries import ReplayAnswer, replay
+from models.job import Job
+from models.tenant import Tenant
+from models.transitions import request_cancel
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookTry
+from tests.factories import SECRET
+from tests.servers.site import Answer, Site, reply, running_site
+from worker.outbound import AddressPolicy, Client
+from worker.tasks import webhooks
+from worker.tasks.webhooks import DeliveryDesk, deliver
+
+MakeJob = Callable[..., Job]
+MakeEndpoint = Callable[..., WebhookEndpoint]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Site]:
+    with running_site() as site:
+        yield site
+
+
+@pytest.fixture
+def desk(database: Database) -> DeliveryDesk:
+    return DeliveryDesk(database=database, client=Client(AddressPolicy.ANY))
+
+
+@pytest.fixture
+def make_delivery(
+    database: Database, make_job: MakeJob, make_endpoint: MakeEndpoint, receiver: Site
+) -> Callable[..., str]:
+    """`make_delivery(**columns of the endpoint)`: the delivery of a canceled job to an endpoint at the receiver."""
+
+    def make(**columns: object) -> str:
+        endpoint = make_endpoint(**{"url": receiver.url("/hook"), **columns})
+        job = make_job(webhook_endpoint_id=endpoint.id)
+        with database.transaction() as session:
+            request_cancel(session, job.id, tenant_id=job.tenant_id)
+            return session.scalars(select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == endpoint.id)).one()
+
+    return make
+
+
+MakeDelivery = Callable[..., str]
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """One answer after the other; the last one again and again."""
+    left = list(answers)
+
+    def answer(handler: object, body: bytes) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(handler, body)  # type: ignore[arg-type]
+
+    return answer
+
+
+def test_a_delivered_event_verifies_and_says_what_happened(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(204))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    ((method, _, headers, body),) = receiver.seen
+    event = Webhook(SECRET).verify(body, headers)
+    assert method == "POST"
+    assert headers["content-type"] == "application/json"
+    assert (event["type"], event["data"]["status"]) == ("job.canceled", "canceled")
+    assert _row(database, delivery_id).status == DeliveryStatus.DELIVERED
+    assert [tried.response_status for tried in _tries(database, delivery_id)] == [204]
+
+
+def test_a_delivered_event_is_not_sent_again_by_a_second_message(
+    desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(200))
+    delivery_id = make_delivery()
+    for _ in range(3):
+        deliver(desk, delivery_id)
+    assert len(receiver.seen) == 1
+
+
+def test_after_a_500_the_same_event_comes_again_with_its_id_and_a_new_timestamp(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", in_turn(reply(500), reply(200)))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    deliver(desk, delivery_id)  # not due for five seconds
+    assert len(receiver.seen) == 1
+    _let_a_second_and_the_wait_pass(database)
+    deliver(desk, delivery_id)
+    first, second = ((headers, body) for _, _, headers, body in receiver.seen)
+    assert first[0]["webhook-id"] == second[0]["webhook-id"]
+    assert int(second[0]["webhook-timestamp"]) > int(first[0]["webhook-timestamp"])
+    assert first[0]["webhook-signature"] != second[0]["webhook-signature"]
+    assert first[1] == second[1]
+    Webhook(SECRET).verify(second[1], second[0])
+    assert [tried.response_status for tried in _tries(database, delivery_id)] == [500, 200]
+    assert _row(database, delivery_id).status == DeliveryStatus.DELIVERED
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_failure_and_is_not_followed(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery, status: int
+) -> None:
+    receiver.serve("/hook", reply(status, location=receiver.url("/elsewhere")))
+    receiver.serve("/elsewhere", reply(200))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    assert [path for _, path, _, _ in receiver.seen] == ["/hook"]
+    (tried,) = _tries(database, delivery_id)
+    assert tried.response_status == status
+    assert "redirects are not followed" in str(tried.error)
+    assert _row(database, delivery_id).status == DeliveryStatus.PENDING
+
+
+def test_a_410_disables_the_endpoint_with_a_reason(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(410))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    row = _row(database, delivery_id)
+    assert row.status == DeliveryStatus.DEAD
+    with database.transaction() as session:
+        endpoint = session.get_one(WebhookEndpoint, row.endpoint_id)
+        assert endpoint.disabled_at is not None
+        assert "410" in str(endpoint.disabled_reason)
+
+
+def test_retry_after_is_honoured(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(503, retry_after="900"))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    with database.transaction() as session:
+        until = session.execute(
+            text("SELECT extract(epoch FROM next_try_at - now()) AS wait FROM webhook_deliveries")
+        ).one()
+    assert float(until.wait) == pytest.approx(900, abs=10)
+
+
+def test_during_a_rotation_both_secrets_sign(desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery) -> None:
+    receiver.serve("/hook", reply(200))
+    old = "whsec_" + "b2xk" * 8
+    deliver(desk, make_delivery(previous_secret=old))
+    ((_, _, headers, body),) = receiver.seen
+    for secret in (SECRET, old):
+        Webhook(secret).verify(body, headers)
+
+
+def test_a_replay_sends_the_same_event_once_more(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery, tenant: Tenant
+) -> None:
+    receiver.serve("/hook", reply(200))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    with database.transaction() as session:
+        assert replay(session, delivery_id, tenant_id=tenant.id) == ReplayAnswer.ACCEPTED
+    deliver(desk, delivery_id)
+    first, second = receiver.seen
+    assert (first[2]["webhook-id"], first[3]) == (second[2]["webhook-id"], second[3])
+    assert [tried.number for tried in _tries(database, delivery_id)] == [1, 2]
+
+
+def test_a_receiver_that_never_answers_costs_the_timeout_and_no_more(
+    database: Database,
+    desk: DeliveryDesk,
+    receiver: Site,
+    make_delivery: MakeDelivery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 0.5)
+    released = threading.Event()
+    receiver.serve("/hook", lambda *_: released.wait(20) and None)
+    delivery_id = make_delivery()
+    started = time.monotonic()
+    deliver(desk, delivery_id)
+    assert time.monotonic() - started < 5
+    released.set()
+    (tried,) = _tries(database, delivery_id)
+    assert tried.response_status is None
+    assert tried.error
+    assert tried.duration_ms == pytest.approx(500, abs=400)
+
+
+def test_a_receiver_that_is_not_there_is_tried_again_later(
+    database: Database, desk: DeliveryDesk, make_delivery: MakeDelivery
+) -> None:
+    delivery_id = make_delivery(url="http://127.0.0.1:1/hook")
+    deliver(desk, delivery_id)
+    (tried,) = _tries(database, delivery_id)
+    assert (tried.response_status, _row(database, delivery_id).status) == (None, DeliveryStatus.PENDING)
+
+
+def test_private_addresses_are_not_reached_unless_allowed(
+    database: Database, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(200))
+    delivery_id = make_delivery()
+    deliver(DeliveryDesk(database=database, client=Client(AddressPolicy.PUBLIC)), delivery_id)
+    assert receiver.seen == []
+    (tried,) = _tries(database, delivery_id)
+    assert (tried.response_status, _row(database, delivery_id).status) == (None, DeliveryStatus.PENDING)
+    assert tried.error
+
+
+def _let_a_second_and_the_wait_pass(database: Database) -> None:
+    started = int(time.time())
+    while int(time.time()) == started:  # timestamps are in seconds
+        time.sleep(0.02)
+    with database.transaction() as session:
+        session.execute(text("UPDATE webhook_deliveries SET next_try_at = now()"))
+
+
+def _row(database: Database, delivery_id: str) -> WebhookDelivery:
+    with database.transaction() as session:
+        return session.get_one(WebhookDelivery, delivery_id)
+
+
+def _tries(database: Database, delivery_id: str) -> list[WebhookTry]:
+    with database.transaction() as session:
+        rows = select(WebhookTry).where(WebhookTry.delivery_id == delivery_id).order_by(WebhookTry.number)
+        return list(session.scalars(rows))
