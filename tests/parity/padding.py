@@ -19,7 +19,7 @@ from worker.pipeline.audio_padding import (
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS
 
 
-def check(directory: Path, dtype: torch.dtype) -> Result:  # noqa: ARG001 - counts have no precision
+def check(directory: Path, dtype: torch.dtype) -> Result:
     facts = load_facts(directory, "audio_padding")
     block_frames = facts["samples_per_block"] // SAMPLES_PER_ROW
     differences = [
