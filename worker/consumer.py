@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
         concurrency=JOBS_IN_FLIGHT,
         without_gossip=True,
         without_mingle=True,
+        loglevel=logging.INFO,
         quiet=True,
     )
     worker.start()

@@ -17,11 +17,15 @@ STOP_TIMEOUT_S = 2.0
 log = logging.getLogger(__name__)
 
 
+class PortTaken(Exception):  # noqa: N818 - what happened
+    """Something else listens there, or this process may not."""
+
+
 class HealthServer:
     """`/healthz`: the process answers. `/readyz`: it can make a video now. `/metrics`."""
 
     def __init__(self, *, host: str, port: int, is_ready: Callable[[], bool], registry: CollectorRegistry) -> None:
-        """Raises `OSError` when the port is taken. Port 0: any free one."""
+        """Port 0: any free one. Raises `PortTaken`."""
 
         class Answer(BaseHTTPRequestHandler):
             timeout = REQUEST_TIMEOUT_S
@@ -49,7 +53,10 @@ class HealthServer:
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name in http.server
                 log.debug(format, *arguments)
 
-        self._server = ThreadingHTTPServer((host, port), Answer)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Answer)
+        except OSError as error:
+            raise PortTaken(f"cannot listen on {host}:{port} ({error.strerror}); set REALVIDEO_HEALTH_PORT") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property

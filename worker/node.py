@@ -3,7 +3,7 @@
 The consumer is a child of its own because a single malformed message ends a Celery worker; the group and its weights
 outlive that. Knows processes and the order of starting and stopping them; the story of a job is in `tasks/render.py`.
 
-It ends with status 0 after SIGTERM, 1 when the group failed too often, 2 when it can never start as it is configured.
+It ends with status 0 after SIGTERM, 1 when the group failed too often, 2 when it can never run as it is configured.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from worker.group.group import Group
 from worker.group.rank_process import RANK_MODULE
 from worker.group.server import GroupServer
 from worker.group.warm_group import GroupState, WarmGroup
-from worker.health import HealthServer
+from worker.health import HealthServer, PortTaken
 from worker.node_metrics import NodeMetrics
 from worker.node_report import NodeReport
 from worker.settings import WorkerSettings
@@ -40,14 +40,19 @@ log = logging.getLogger(__name__)
 class ExitStatus(IntEnum):
     DRAINED = 0
     UNHEALTHY = 1
-    REFUSED = 2
+    REFUSED = 2  # starting it again as it is would not help
 
 
 def main(*, rank_module: str = RANK_MODULE) -> None:
     """The entry point; ends the process with an `ExitStatus`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s node %(levelname)s %(name)s: %(message)s")
     settings = WorkerSettings()
-    raise SystemExit(Node(settings, rank_module=rank_module).run())
+    try:
+        status = Node(settings, rank_module=rank_module).run()
+    except (NodeNameTaken, PortTaken) as error:
+        log.error("%s", error)
+        status = ExitStatus.REFUSED
+    raise SystemExit(status)
 
 
 class Node:
@@ -87,6 +92,8 @@ class Node:
             server.start()
             stack.callback(consumer.kill)
             status = self._watch(consumer)
+            if status is not ExitStatus.DRAINED:
+                log.error("the node ends: %s", self._group.status.reason)
             report.say(NodeState.DRAINING if status is ExitStatus.DRAINED else NodeState.UNHEALTHY)
             self._drain(consumer, server)
         return status

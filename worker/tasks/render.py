@@ -123,7 +123,13 @@ def _settle(job: Job, lease: Lease, transition: Callable[..., bool]) -> bool:
 
 @contextmanager
 def _attempt_directory(job: Job, work_directory: Path) -> Iterator[Path]:
-    """A directory of this attempt alone, gone afterwards."""
+    """A directory of this attempt alone, gone afterwards; and so is what a killed consumer left of an earlier one.
+
+    Whoever holds the group is alone here: nothing of an earlier attempt is still being written.
+    """
+    if work_directory.exists():
+        for left in work_directory.iterdir():
+            shutil.rmtree(left)
     directory = work_directory / f"{job.id}.{job.attempt}"
     directory.mkdir(parents=True)
     try:

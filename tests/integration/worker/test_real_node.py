@@ -1,0 +1,49 @@
+"""A node with the real network in its tiny size: three ranks, one job after the other."""
+
+import os
+import signal
+import time
+
+import av
+import psutil
+
+from models import transitions
+from models.job import JobStatus
+from tests.integration.worker.nodes import REAL_NODE, Surroundings
+from tests.unit.group.conftest import wait_for
+
+
+def test_the_real_network_renders_cancels_and_goes_down_in_one_piece(around: Surroundings) -> None:
+    with around.node(module=REAL_NODE, ranks=3) as node:
+        ranks = node.rank_pids()
+        assert len(ranks) == 3
+
+        short = around.job(seconds=1.3, fps=25)
+        around.publish(short)
+        row = around.wait_for_status(short, JobStatus.SUCCEEDED)
+        assert row.result_key is not None
+        assert row.ms_per_block is not None
+        assert row.ms_per_block > 0
+        with av.open(str(around.objects / row.result_key)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(frames) == 33  # 1.3 s at 25 a second, rounded up
+        assert frames[0].std() > 1  # not one colour
+
+        canceled = around.job(seconds=60)
+        around.publish(canceled)
+        around.wait_for_blocks(canceled, 1)
+        with around.database.transaction() as session:
+            transitions.request_cancel(session, canceled.id, tenant_id=around.tenant_id)
+        asked_at = time.monotonic()
+        assert around.wait_for_status(canceled, JobStatus.CANCELED).blocks_done < 100
+        assert time.monotonic() - asked_at < 5
+        assert node.rank_pids() == ranks
+
+        broken = around.job(seconds=60)
+        around.publish(broken)
+        around.wait_for_blocks(broken, 1)
+        killed_at = time.monotonic()
+        os.kill(ranks[2], signal.SIGKILL)
+        wait_for(lambda: around.row(broken).crash_count == 1, timeout_s=10)
+        assert time.monotonic() - killed_at < 5
+        assert not any(psutil.pid_exists(pid) for pid in ranks)
