@@ -21,7 +21,6 @@ from worker.weights.errors import DownloadInterrupted, HubRefused
 _TIMEOUT = httpx.Timeout(30.0)
 _TRIES_WITHOUT_PROGRESS = 5
 _PAUSE_S = 1.0
-_AT_ONCE = 4 * 2**20
 
 OnBytes = Callable[[int], None]
 """Bytes of the file that are on the disk."""
@@ -129,7 +128,7 @@ class Hub:
                 raise HubRefused(f"{snapshot.repository}/{file.name}: status {response.status_code}")
             going_on = response.status_code == 206
             with partial.open("ab" if going_on else "wb") as written:
-                for piece in response.iter_bytes(_AT_ONCE):
+                for piece in response.iter_raw():  # as it comes: what a larger piece waits for is lost with it
                     written.write(piece)
                     on_bytes(written.tell())
         if _size(partial) > file.size:
