@@ -33,6 +33,7 @@ from api.queue import RenderQueue
 from api.services import Services
 from api.settings import ApiSettings
 from api.storage import LocalStorage, open_storage
+from models import tables as _tables  # noqa: F401 - foreign keys need every table
 from models.database import Database, create_database_engine
 
 APPLICATION_NAME = "realvideo-api"

@@ -34,6 +34,20 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["jobs"])
 
+_EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"const": "job"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/JobOut"},
+        },
+    },
+}
+
 
 @router.get(
     "/v1/jobs/{job_id}/events",
@@ -41,7 +55,7 @@ router = APIRouter(tags=["jobs"])
     responses={
         200: {
             "description": "Events named `job` whose data is the job; comments in between keep the connection open",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT_SCHEMA}},
         },
         204: {"description": "The job has ended, and `Last-Event-ID` shows that the client knows: do not come back"},
         **problems(ErrorCode.not_found),

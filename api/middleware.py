@@ -1,10 +1,10 @@
 """Around every request: its id and log line, the limit of its body, headers for browsers. Knows ASGI only."""
 
+import logging
 import re
 import time
 from secrets import token_hex
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +15,7 @@ from api.local_urls import PATH as STORAGE_PATH
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNKNOWN_ROUTE = "(none)"  # one label for every path that is no route, so that scanners cannot make metrics grow
 
-access_log = structlog.stdlib.get_logger("api.access")
+access_log = logging.getLogger("api.access")
 
 
 class Observe:
@@ -49,13 +49,15 @@ class Observe:
         finally:
             access_log.info(
                 "request",
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                duration_ms=round((time.monotonic() - started) * 1000, 1),
-                request_id=request_id,
-                key_id=scope["state"].get("key_id"),
-                client=scope["client"][0] if scope.get("client") else None,
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "duration_ms": round((time.monotonic() - started) * 1000, 1),
+                    "request_id": request_id,
+                    "key_id": scope["state"].get("key_id"),
+                    "client": scope["client"][0] if scope.get("client") else None,
+                },
             )
 
 

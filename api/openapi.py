@@ -50,11 +50,22 @@ def describe(app: FastAPI, settings: ApiSettings) -> None:
             schemas = schema["components"]["schemas"]
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(problem.pop("$defs"), Problem=problem)
+            _forget_generated_422(schema)
             _tell_limits(schemas[JobCreate.__name__]["properties"], settings)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign] # the documented way to change it
+
+
+def _forget_generated_422(schema: dict[str, Any]) -> None:
+    """The framework's own shape of an invalid request is never sent: a path that fits no id is not found."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    for item in schema["paths"].values():
+        for operation in item.values():
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                del operation["responses"]["422"]
 
 
 def _by_status(codes: Iterable[ErrorCode]) -> dict[int, list[ErrorCode]]:

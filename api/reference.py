@@ -46,7 +46,8 @@ def reference(request: Request, services: InjectedServices) -> HTMLResponse:
             if method in item:
                 operation = _operation(document, method, path, item[method])
                 by_tag.setdefault(item[method]["tags"][0], []).append(operation)
-    return render("reference.html", services, info=document["info"], tags=by_tag)
+    shapes = {name: _fields_of(shape) for name, shape in document["components"]["schemas"].items()}
+    return render("reference.html", services, info=document["info"], tags=by_tag, shapes=shapes)
 
 
 def _operation(document: dict[str, Any], method: str, path: str, described: dict[str, Any]) -> Operation:
@@ -76,12 +77,18 @@ def _operation(document: dict[str, Any], method: str, path: str, described: dict
 def _fields(document: dict[str, Any], schema: dict[str, Any] | None) -> tuple[Field, ...]:
     if schema is None or "$ref" not in schema:
         return ()
-    of_schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    required = of_schema.get("required", [])
-    return tuple(
+    return _fields_of(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+
+
+def _fields_of(shape: dict[str, Any]) -> tuple[Field, ...]:
+    """Of an object; of an enumeration its values."""
+    required = shape.get("required", [])
+    values = [Field(name=str(value), kind="", is_required=False, text="") for value in shape.get("enum", [])]
+    fields = [
         Field(name=name, kind=_kind(field), is_required=name in required, text=_text(field))
-        for name, field in of_schema.get("properties", {}).items()
-    )
+        for name, field in shape.get("properties", {}).items()
+    ]
+    return (*values, *fields)
 
 
 def _text(field: dict[str, Any]) -> str:

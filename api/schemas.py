@@ -67,7 +67,11 @@ class Page(Answer, Generic[T]):
     next: str | None = Field(description="the `after` of the next page; null on the last")
 
 
+EXAMPLE = {"audio": "https://example.com/voice.wav", "image": "https://example.com/portrait.png"}
+
+
 def _one_picture(schema: dict[str, Any]) -> None:
+    schema["examples"] = [EXAMPLE, {**EXAMPLE, "custom_id": "lesson-7", "metadata": {"title": "Lesson 7"}, "fps": 25}]
     schema["oneOf"] = [
         {"required": ["image"], "properties": {"image": {"type": "string"}, "reference_time": {"type": "null"}}},
         {"required": ["video"], "properties": {"video": {"type": "string"}}},

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,8 @@ router = APIRouter(tags=["uploads"])
 
 
 class UploadCreate(RequestBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"filename": "voice.wav", "content_type": "audio/wav"}]})
+
     filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f/\\]+$")] = Field(
         description="for people; decides nothing"
     )

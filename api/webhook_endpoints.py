@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -36,6 +36,8 @@ Events = Annotated[list[EventType], Field(max_length=len(EventType))]
 
 
 class EndpointCreate(RequestBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"url": "https://example.com/webhooks"}]})
+
     url: Url = Field(description="https, on the public internet; it gets a POST for each event")
     events: Events = Field(default=[], description="empty: every type")
 

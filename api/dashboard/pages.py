@@ -1,5 +1,6 @@
 """Renders the dashboard's HTML. Knows templates and what a browser may load; knows no SQL."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from api.dashboard.session import Viewer
@@ -17,6 +19,7 @@ from api.services import Services
 from models.job import TERMINAL_STATUSES, JobStatus
 
 HERE = Path(__file__).parent
+_TICKED = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def _templates() -> Environment:
     )
     environment.filters["seconds"] = _seconds
     environment.filters["size"] = _size
+    environment.filters["ticks"] = _ticks
     return environment
 
 
@@ -131,6 +135,11 @@ def _page(html: str, services: Services, *, status: int = 200) -> HTMLResponse:
 def _seconds(value: float) -> str:
     minutes, seconds = divmod(round(value), 60)
     return f"{minutes}:{seconds:02d}" if minutes else f"{value:.1f} s"
+
+
+def _ticks(text: str) -> Markup:
+    """Text whose parts in backticks are code."""
+    return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def _size(value: int) -> str:

@@ -81,6 +81,7 @@ function play(event) {
   video.src = link.getAttribute("href");
   video.setAttribute("aria-label", link.getAttribute("aria-label"));
   cell.append(video);
+  video.addEventListener("loadedmetadata", () => player.scrollIntoView({ block: "nearest" }), { once: true });
   row.after(player);
   link.setAttribute("aria-expanded", "true");
   video.focus();

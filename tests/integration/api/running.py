@@ -70,3 +70,18 @@ def eventually(condition: Callable[[], object], *, timeout_s: float = 10) -> Non
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    """The status and code of an error answer, after a look at its form."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert body["type"] == f"urn:realvideo:problem:{body['code']}"
+    assert body["request_id"] == answer.headers["x-request-id"]
+    return answer.status_code, body["code"]
+
+
+def wrong_fields(answer: httpx.Response) -> dict[str, str]:
+    """Field -> code of an error answer."""
+    return {error["field"]: error["code"] for error in answer.json()["errors"]}
