@@ -11,7 +11,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import cv2
 
-LONG_SIDE = 480  # faces are looked for in a copy of this size: its cost does not grow with the picture
+LONG_SIDE = 320  # faces are looked for in a copy of this size: its cost does not grow with the picture
 _SMALLEST_FACE = 0.08  # of the shorter side
 _CASCADE = "haarcascade_frontalface_default.xml"
 

@@ -52,7 +52,12 @@ def _preview_frames(video: Path) -> list[Image.Image]:
     stream = (
         own_input(video, an=None, t=PREVIEW_S)["v:0"]
         .filter("fps", PREVIEW_FPS)
-        .filter("scale", PREVIEW_LONG_SIDE, PREVIEW_LONG_SIDE, force_original_aspect_ratio="decrease")
+        .filter(
+            "scale",
+            f"min({PREVIEW_LONG_SIDE},iw)",
+            f"min({PREVIEW_LONG_SIDE},ih)",
+            force_original_aspect_ratio="decrease",
+        )
     )
     return _pictures(ffmpeg.output(stream, "pipe:1", **_AS_PPM))
 

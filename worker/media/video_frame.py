@@ -4,6 +4,7 @@ import io
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 from PIL import Image
@@ -36,6 +37,8 @@ def reference_frame(video: Path, *, time_s: float | None, limits: MediaLimits) -
     probed = _probed(video, limits)
     if time_s is not None:
         picture = _frame_at(video, time_s, limits=limits) if time_s >= 0 else None
+        if picture is None and 0 <= time_s < (probed.about_s or 0.0):
+            picture = _frame_after_decoding(video, time_s, limits=limits)
         if picture is None:
             raise MediaError(
                 MediaErrorCode.REFERENCE_TIME_OUTSIDE,
@@ -65,7 +68,7 @@ def _probed(video: Path, limits: MediaLimits) -> Probed:
 def _best_frame(video: Path, length_s: float, *, limits: MediaLimits) -> ReferenceFrame:
     best: ReferenceFrame | None = None
     best_score = (-1.0, -1.0)
-    for time_s in sorted({length_s * (sample + 0.5) / SAMPLES for sample in range(SAMPLES)}):
+    for time_s in sorted({length_s * sample / SAMPLES for sample in range(SAMPLES)}):
         picture = _frame_at(video, time_s, limits=limits)
         if picture is None:
             continue
@@ -80,13 +83,20 @@ def _best_frame(video: Path, length_s: float, *, limits: MediaLimits) -> Referen
 
 
 def _frame_at(video: Path, time_s: float, *, limits: MediaLimits) -> Image.Image | None:
-    """None: the video has no frame there."""
-    stream = (
-        untrusted_input(video, formats=VIDEO_FORMATS, ss=time_s, an=None)["v:0"]
-        .filter("scale", "iw*sar", "ih")
-        .filter("setsar", 1)
-    )
-    wanted = ffmpeg.output(stream, "pipe:1", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", vframes=1)
+    """None: the video has no frame there, or cannot be entered there."""
+    stream = untrusted_input(video, formats=VIDEO_FORMATS, ss=time_s, an=None)["v:0"]
+    return _first_frame(stream, limits=limits)
+
+
+def _frame_after_decoding(video: Path, time_s: float, *, limits: MediaLimits) -> Image.Image | None:
+    """For videos without an index, such as a transport stream with few key frames."""
+    stream = untrusted_input(video, formats=VIDEO_FORMATS, an=None)["v:0"].filter("trim", start=time_s)
+    return _first_frame(stream, limits=limits)
+
+
+def _first_frame(stream: Any, *, limits: MediaLimits) -> Image.Image | None:
+    square = stream.filter("scale", "iw*sar", "ih").filter("setsar", 1)
+    wanted = ffmpeg.output(square, "pipe:1", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", vframes=1)
     try:
         with FfmpegProcess(wanted, limits=limits.decode) as process:
             data = process.stdout.read()
