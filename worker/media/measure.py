@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from worker.media.errors import OutputErrorCode, OutputRejected
+from worker.media.errors import FfmpegFailed, FfmpegTimedOut, OutputErrorCode, OutputRejected
 from worker.media.faststart import index_comes_first
 from worker.media.ffmpeg import SOUND_FORMATS
 from worker.media.loudness import Loudness, measure_loudness
@@ -55,7 +55,8 @@ class Measurement:
 def measure(path: Path, *, sound: Path) -> Measurement:
     """Measure a finished video against the sound that it was made of. Every frame and every sample is decoded.
 
-    Raises OutputRejected for a file that does not hold one picture and one sound that can be decoded to their end.
+    Raises OutputRejected for a file that does not hold one picture and one sound that can be decoded to their end;
+    FfmpegFailed when the sound it was made of cannot be.
     """
     try:
         with av.open(str(path)) as container:
@@ -90,7 +91,7 @@ def measure(path: Path, *, sound: Path) -> Measurement:
                 audio_duration_s=audio_duration_s,
                 av_difference_ms=(duration_s - audio_duration_s) * 1000,
                 index_first=index_comes_first(path),
-                loudness=measure_loudness(path, duration_s=compared_s),
+                loudness=_loudness_of_output(path, duration_s=compared_s),
                 source_duration_s=source_duration_s,
                 source_loudness=measure_loudness(sound, duration_s=compared_s),
             )
@@ -105,6 +106,17 @@ def _check_streams(container: InputContainer) -> None:
             OutputErrorCode.STREAMS,
             f"The finished video has {counts[1]} pictures and {counts[2]} sounds in {counts[0]} streams.",
         )
+
+
+def _loudness_of_output(path: Path, *, duration_s: float) -> Loudness:
+    try:
+        return measure_loudness(path, duration_s=duration_s)
+    except FfmpegTimedOut:
+        raise
+    except FfmpegFailed as error:
+        raise OutputRejected(
+            OutputErrorCode.STREAMS, "The sound of the finished video cannot be decoded to its end."
+        ) from error
 
 
 def _sound_duration_s(sound: Path) -> float:
