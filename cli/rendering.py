@@ -22,6 +22,7 @@ from infra.local.signals import StopRequestedError, stop_at_first_signal
 from worker.group.errors import GroupFailed, GroupRefused, RenderInterrupted, RenderRefused
 from worker.group.group import Group, GroupSettings
 from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.media.checking import Expected, check
 from worker.media.errors import FfmpegFailed, MediaError, OutputRejected
 from worker.media.inputs import PictureFile, PreparedInputs, prepare
 from worker.media.length import LengthPolicy
@@ -100,7 +101,9 @@ def _render(wanted: Wanted, directory: Path, console: Console) -> None:
     )
     request = _request(wanted, inputs, video=directory / "video.mp4")
     result = _in_a_group(wanted, request, console)
-    seen = measure(result.video, wanted=request)
+    with console.status("measuring the video …"):
+        seen = measure(result.video, sound=inputs.sound)
+        check(seen, Expected(inputs.duration_s, fps=wanted.fps, width=inputs.width, height=inputs.height))
     _put(result.video, wanted.output)
     console.print(
         f"{wanted.output}: {seen.frames} frames, {seen.duration_s:.2f} s of video, "

@@ -11,34 +11,34 @@ from cli.errors import CommandError, ExitCode
 
 def api() -> None:
     """Serve the HTTP API and the jobs page."""
-    from api import server
+    from api.server import main
 
     with _plain_settings_errors():
-        server.main()
+        main()
 
 
 def worker() -> None:
     """Run a worker node: it keeps a group of ranks warm and renders jobs from the queue."""
-    from worker import node
+    from worker.node import main
 
     with _plain_settings_errors():
-        node.main()
+        main()
 
 
 def scheduler() -> None:
     """Rescue lost jobs, send queued ones again, expire deadlines. Any number may run: one leads."""
-    from worker import scheduler as process
+    from worker.scheduler import main
 
     with _plain_settings_errors():
-        process.main()
+        main()
 
 
 def webhooks() -> None:
     """Send signed webhooks. Needs no GPU."""
-    from worker import webhook_sender
+    from worker.webhook_sender import main
 
     with _plain_settings_errors():
-        webhook_sender.main()
+        main()
 
 
 def migrate() -> None:

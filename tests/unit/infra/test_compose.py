@@ -5,7 +5,6 @@ No engine runs here. Compose itself checks the file where `docker compose` is in
 
 import importlib
 import os
-import pkgutil
 import re
 import shutil
 import stat
@@ -18,10 +17,6 @@ import typer
 import yaml
 from pydantic_settings import BaseSettings
 
-import api
-import infra.compose
-import models
-import worker
 from api.settings import ApiSettings
 from cli.main import command_line
 
@@ -71,6 +66,12 @@ def test_the_api_listens_on_the_port_that_is_published_and_asked_for_health(serv
 def test_workers_are_asked_for_health_at_the_port_they_are_given(services: dict[str, Any], name: str) -> None:
     port = services[name]["environment"]["REALVIDEO_HEALTH_PORT"]
     assert f"127.0.0.1:{port}/readyz" in services[name]["healthcheck"]["test"][-1]
+
+
+def test_the_scheduler_is_asked_for_the_file_that_it_touches(services: dict[str, Any]) -> None:
+    alive = services["scheduler"]["environment"]["REALVIDEO_SCHEDULER_ALIVE_FILE"]
+    assert alive.startswith("/tmp/"), "the only place it can write to"
+    assert f"'{alive}'" in services["scheduler"]["healthcheck"]["test"][-1]
 
 
 def test_the_storage_listens_where_the_programs_look_for_it(services: dict[str, Any]) -> None:
@@ -142,10 +143,8 @@ def test_compose_takes_the_file_with_secrets_and_refuses_it_without(tmp_path: Pa
 
 def all_variables() -> set[str]:
     """The environment variables that some settings class of the project reads."""
-    for package in (api, infra.compose, models, worker):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            if module.name.rsplit(".", 1)[-1] in ("settings", "bucket"):
-                importlib.import_module(module.name)
+    for module in ("api.settings", "infra.compose.bucket", "models.settings", "worker.scheduler", "worker.settings"):
+        importlib.import_module(module)
     found: set[str] = set()
     for settings in _subclasses(BaseSettings):
         if not settings.__module__.startswith(("api.", "infra.", "models.", "worker.")):
