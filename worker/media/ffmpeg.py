@@ -125,7 +125,8 @@ class FfmpegProcess:
             self.kill()
             status = self._process.returncode
         self._reader.join(timeout=_TERMINATE_S)
-        if self._timed_out or status == -signal.SIGXCPU:
+        # ffmpeg answers the kernel's signal by ending in good order
+        if self._timed_out or f"received signal {signal.SIGXCPU:d}" in self.stderr:
             raise FfmpegTimedOut("ffmpeg ran longer than it may", stderr=self.stderr)
         if status != 0:
             if "No space left on device" in self.stderr:
