@@ -19,9 +19,10 @@ from worker.group.errors import (
 )
 from worker.group.messages import Cancel, Finished, Interrupted, Refused
 from worker.group.request import OnProgress, RenderProgress, RenderRequest, RenderResult, ShouldCancel
-from worker.group.session_messages import Hello, Lost, Outcome, StoppedFor, StopReason, Unavailable
+from worker.group.session_messages import Hello, Lost, Outcome, StillHere, StoppedFor, StopReason, Unavailable
 
 POLL_S = 0.1
+SIGN_OF_LIFE_EVERY_S = 2.0
 ANSWER_TIMEOUT_S = 60.0
 CANCEL_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
@@ -81,8 +82,12 @@ class Session:
 
     def _drive(self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel) -> Outcome:
         self._connection.send(request)
+        said_at = time.monotonic()
         canceled_at: float | None = None
         while True:
+            if time.monotonic() - said_at > SIGN_OF_LIFE_EVERY_S:
+                self._connection.send(StillHere())
+                said_at = time.monotonic()
             if self._connection.poll(POLL_S):
                 message: RenderProgress | Outcome = self._connection.recv()
                 if not isinstance(message, RenderProgress):

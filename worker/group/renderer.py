@@ -27,15 +27,19 @@ from worker.group.messages import DeviceReport, Launch
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel
 from worker.media.errors import DiskFull, FfmpegFailed
 from worker.media.mp4 import Mp4Writer
-from worker.media.speech import SpeechFile
+from worker.media.speech import SPEECH_RATE, SpeechFile
 from worker.pipeline.checkpoint import CheckpointError, RandomWeights, ReleasedWeights, WeightSource
 from worker.pipeline.config import preset
 from worker.pipeline.errors import ImpossibleLayout, InvalidRender, RenderAborted, RenderStopped, UnknownPreset
 from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.settings import RenderInputs, RenderSettings
+from worker.pipeline.settings import SIDE_MULTIPLE, RenderInputs, RenderSettings
 from worker.pipeline.sound import ReadSamples, Samples, UnusableSound
 
+CANARY_FRAMES = 13
+"""Two blocks: the first of a stream, and one that is like all others."""
+CANARY_SIZE_GPU = (640, 480)
+CANARY_SIZE_CPU = (64, 64)
 REPORT_EVERY_S = 1.0
 PRESETS_WITHOUT_FILES = frozenset({"tiny"})
 """Their weights are drawn. Any other preset without files would ship noise."""
@@ -73,7 +77,9 @@ def open_pipeline(launch: Launch) -> PipelineRenderer:
         raise GroupRefused("unknown_preset", str(error)) from error
     except CheckpointError as error:
         raise GroupRefused("weights_unusable", str(error)) from error
-    return PipelineRenderer(pipeline, layout=layout, device=device)
+    renderer = PipelineRenderer(pipeline, layout=layout, device=device)
+    renderer.prove()
+    return renderer
 
 
 class PipelineRenderer:
@@ -83,6 +89,26 @@ class PipelineRenderer:
         self._pipeline = pipeline
         self._layout = layout
         self._device = device
+
+    def prove(self) -> None:
+        """Render two blocks of nothing, so that a rank that says it is ready has done all that a job will ask of it.
+
+        On a GPU at the usual size, which also compiles and tunes what the first job would have to wait for.
+        """
+        height, width = CANARY_SIZE_GPU if self._device.type == "cuda" else CANARY_SIZE_CPU
+        unit = SIDE_MULTIPLE * self._layout.dit_size
+        height, width = (-(-side // unit) * unit for side in (height, width))
+        settings = RenderSettings(
+            height=height, width=width, frames=CANARY_FRAMES, seed=0, denoising_steps=2, prompt="A canary."
+        )
+        inputs = RenderInputs(
+            read_samples=lambda samples: np.zeros(samples, np.float32),
+            total_samples=SPEECH_RATE,
+            image=np.full((height, width, 3), 128, np.uint8),
+        )
+        mine = inputs if self._layout.holds_encoders else None
+        for _ in self._pipeline.render(settings, inputs=mine, should_stop=lambda: False):
+            pass
 
     def device(self) -> DeviceReport:
         if self._device.type == "cuda":

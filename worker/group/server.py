@@ -24,6 +24,7 @@ from worker.group.warm_group import WarmGroup
 
 POLL_S = 0.1
 ACCEPT_POLL_S = 0.2
+SILENCE_TIMEOUT_S = 30.0
 ADMISSION_TIMEOUT_S = 40.0
 """A cold group holds a message this long. The job's is sent again to other nodes meanwhile."""
 
@@ -162,11 +163,12 @@ class GroupServer:
 
 
 class _Client:
-    """The other end of a session while it renders."""
+    """The other end of a session while it renders. One that is frozen has no use for the group either."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._is_out = False
+        self._heard_at = time.monotonic()
 
     def tell(self, progress: RenderProgress) -> None:
         try:
@@ -175,10 +177,12 @@ class _Client:
             self._is_out = True
 
     def wants_out(self) -> bool:
-        """It sent a cancel, or is gone."""
+        """It sent a cancel, is gone, or was silent for too long."""
         try:
             while not self._is_out and self._connection.poll():
                 self._is_out = isinstance(self._connection.recv(), Cancel)
+                self._heard_at = time.monotonic()
+            self._is_out = self._is_out or time.monotonic() - self._heard_at > SILENCE_TIMEOUT_S
         except (EOFError, ConnectionResetError):
             self._is_out = True
         return self._is_out

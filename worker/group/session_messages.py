@@ -16,6 +16,11 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class StillHere:
+    """Client, every now and then while its render runs: it is not frozen."""
+
+
+@dataclass(frozen=True)
 class Admitted:
     """Node: the group is warm and nobody else's until you hang up."""
 

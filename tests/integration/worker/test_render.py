@@ -32,6 +32,7 @@ def test_jobs_end_as_they_should_and_the_group_stays_warm(around: Surroundings) 
         _a_job_that_can_never_be_made_fails_with_its_code(around)
         _a_fault_that_may_pass_is_tried_again_later(around)
         _a_cancel_stops_the_render_within_about_a_block(around)
+        _jobs_of_higher_priority_begin_first(around)
         _garbage_in_the_queue_ends_only_the_consumer(around, node)
         _a_killed_consumer_frees_the_group_for_its_next_job(around, node)
         assert node.rank_pids() == ranks
@@ -109,6 +110,18 @@ def _a_cancel_stops_the_render_within_about_a_block(around: Surroundings) -> Non
     assert time.monotonic() - asked_at < 3.0
     assert row.blocks_done < 30
     assert _events(around, job) == ["job.canceled"]
+
+
+def _jobs_of_higher_priority_begin_first(around: Surroundings) -> None:
+    blocking = around.job(SLOW, seconds=3)
+    around.publish(blocking)
+    around.wait_for_blocks(blocking, 1)
+    jobs = [around.job(priority=priority) for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH)]
+    for job in jobs:
+        around.publish(job)
+    begun = [around.wait_for_status(job, JobStatus.SUCCEEDED).started_at for job in jobs]
+    assert None not in begun
+    assert sorted(begun, reverse=True) == begun  # type: ignore[type-var]
 
 
 def _garbage_in_the_queue_ends_only_the_consumer(around: Surroundings, node: NodeProcess) -> None:

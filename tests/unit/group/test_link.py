@@ -105,6 +105,30 @@ def test_a_killed_client_gets_its_render_stopped_and_frees_the_group(node: Node,
     assert node.group.status.pids == pids
 
 
+def test_a_frozen_client_loses_its_render(node: Node, request_of: RequestOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.group.server.SILENCE_TIMEOUT_S", 1.0)
+    client = multiprocessing.get_context("spawn").Process(
+        target=_render_for_ever, args=(node.link, request_of("blocks=100000"))
+    )
+    client.start()
+    wait_for(lambda: len(node.seen) >= 2, timeout_s=20)
+    assert client.pid is not None
+    os.kill(client.pid, signal.SIGSTOP)
+    wait_for(lambda: node.group.status.state is GroupState.READY, timeout_s=5)
+    client.kill()
+    client.join(timeout=5)
+
+
+def test_a_client_that_only_waits_says_that_it_is_there(
+    node: Node, request_of: RequestOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.group.server.SILENCE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("worker.group.link.SIGN_OF_LIFE_EVERY_S", 0.2)
+    with node.link.session("job_1") as session:
+        result = session.render(request_of("blocks=2 seconds=0.8"), on_progress=ignore, should_cancel=never)
+    assert result.blocks == 2
+
+
 def test_a_drain_stops_the_render_for_another_node_to_make(node: Node, request_of: RequestOf) -> None:
     with node.link.session("job_1") as session:
         threading.Timer(0.3, node.server.drain).start()
