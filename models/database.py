@@ -7,8 +7,6 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-import models.tables  # noqa: F401 - whoever writes one table must know those it refers to
-
 import models.tables  # noqa: F401 - whoever writes one table needs to know those that it refers to
 
 CONNECT_TIMEOUT_S = 5
