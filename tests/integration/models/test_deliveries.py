@@ -244,6 +244,18 @@ def test_a_due_delivery_is_published_once_and_again_after_a_minute(
     assert records.take() == []
 
 
+def test_the_next_try_is_published_when_it_is_due_however_recent_the_last(
+    records: Deliveries, make_endpoint: MakeEndpoint, make_delivery: MakeDelivery
+) -> None:
+    make_endpoint()
+    delivery_id = make_delivery()
+    assert records.take() == [delivery_id]
+    records.record(records.claimed(delivery_id), DOWN)
+    assert records.take() == []
+    records.let_wait_pass()
+    assert records.take() == [delivery_id]
+
+
 def test_a_delivery_whose_sender_died_is_published_again(
     steps: Steps, records: Deliveries, make_endpoint: MakeEndpoint, make_delivery: MakeDelivery
 ) -> None:
