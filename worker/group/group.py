@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
 
+from worker.group.aftermath import explain
 from worker.group.errors import GroupFailed, GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
 from worker.group.messages import (
     Cancel,
@@ -40,8 +41,6 @@ POLL_S = 0.1
 EXIT_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 4.0
 PING_TIMEOUT_S = 10.0
-AFTERMATH_S = 0.2
-"""How long to listen after the first sign of a failure, so that the reason names its cause and not its echo."""
 
 log = logging.getLogger(__name__)
 
@@ -244,36 +243,12 @@ class Group:
             try:
                 message: FromRank = pipe.recv()
             except (EOFError, ConnectionResetError):
-                raise self._failed_by_aftermath([]) from None
+                raise self._failed(*explain(self._ranks, by_pipe[pipe])) from None
             if isinstance(message, Failed):
-                raise self._failed_by_aftermath([message])
+                raise self._failed(*explain(self._ranks, by_pipe[pipe], message))
             if isinstance(message, Ready | Idle):
                 self._devices[message.rank] = message.device
             yield by_pipe[pipe], message
-
-    def _failed_by_aftermath(self, failures: list[Failed]) -> GroupFailed:
-        """The failure in words: which ranks ended and how, and what the others said of it."""
-        until = time.monotonic() + AFTERMATH_S
-        open_pipes = [rank.pipe for rank in self._ranks]
-        while open_pipes and (left := until - time.monotonic()) > 0:
-            for pipe in wait(open_pipes, timeout=left):
-                assert isinstance(pipe, Connection)
-                try:
-                    message = pipe.recv()
-                except (EOFError, ConnectionResetError):
-                    open_pipes.remove(pipe)
-                    continue
-                if isinstance(message, Failed):
-                    failures.append(message)
-        told = {failure.rank for failure in failures}
-        died = [(r.rank, how) for r in self._ranks if r.rank not in told and (how := r.ending()) is not None]
-        words = [f"rank {rank} {how}" for rank, how in died]
-        words += [f"rank {failure.rank} failed: {failure.message}" for failure in failures]
-        if any(failure.code == "out_of_memory" for failure in failures):
-            code = "out_of_memory"
-        else:
-            code = "rank_died" if died or not failures else failures[0].code
-        return self._failed(code, "; ".join(words) or "a rank closed its pipe")
 
     def _failed(self, code: str, message: str) -> GroupFailed:
         self._failure = self._failure or GroupFailed(code, message)
@@ -293,7 +268,7 @@ class Group:
         with self._taking_down:
             if self._failure is None:
                 self._failure = GroupFailed("closed", "the group was closed")
-            elif self._failure.code != "closed":
+            elif self._ranks and self._failure.code != "closed":
                 log.error("the group goes down: %s: %s", self._failure.code, self._failure.message)
             left = kill_groups([rank.process for rank in self._ranks], timeout_s=KILL_TIMEOUT_S)
             if left:
