@@ -24,7 +24,7 @@ from worker.consumer_process import ConsumerProcess
 from worker.group.group import Group
 from worker.group.rank_process import RANK_MODULE
 from worker.group.server import GroupServer
-from worker.group.warm_group import GroupState, WarmGroup
+from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
 from worker.health import HealthServer, PortTaken
 from worker.node_metrics import NodeMetrics
 from worker.node_report import NodeReport
@@ -63,7 +63,10 @@ class Node:
         self._settings = settings
         self._signals = 0
         self._signaled = threading.Event()
-        self._group = WarmGroup(lambda: Group(group_settings, rank_module=rank_module))
+        self._group = WarmGroup(
+            lambda: Group(group_settings, rank_module=rank_module),
+            budget=RestartBudget(failures=settings.group_failures_allowed),
+        )
         self._metrics = NodeMetrics(self._group)
 
     def run(self) -> ExitStatus:

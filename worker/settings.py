@@ -38,6 +38,10 @@ class WorkerSettings(CommonSettings):
         description="longest silence of a rendering group; less than a lease can wait",
     )
 
+    group_failures_allowed: int = Field(
+        default=5, ge=0, description="within ten minutes; one more, and the node ends as unhealthy"
+    )
+
     def group_settings(self) -> GroupSettings:
         return GroupSettings(
             preset=self.preset,

@@ -23,14 +23,14 @@ def test_a_configuration_that_can_never_run_is_refused_with_the_reason(around: S
 
 
 def test_a_group_that_fails_too_often_ends_the_node_as_unhealthy(around: Surroundings) -> None:
-    with _node(around, preset="broken") as node:
+    with _node(around, preset="broken", group_failures_allowed=2) as node:
         wait_for(lambda: "health at" in node.log.read_text())
         assert node.get("/healthz").status_code == 200
         assert node.get("/readyz").status_code == 503
         assert node.wait_for_end(timeout_s=40) == 1
         row = node.row()
         assert row is not None
-        assert (row.state, row.group_restarts) == (NodeState.UNHEALTHY, 5)
+        assert (row.state, row.group_restarts) == (NodeState.UNHEALTHY, 2)
         assert "the weights are torn" in node.log.read_text()
 
 

@@ -1,0 +1,120 @@
+"""A rank alone with the real network in its tiny size, in this process: what it refuses, and that it stays fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.integration.worker.nodes import write_tone
+from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
+from worker.group.messages import Launch
+from worker.group.renderer import PipelineRenderer, open_pipeline
+from worker.group.request import RenderPhase, RenderProgress, RenderRequest
+from worker.media.errors import DiskFull
+
+LAUNCH = Launch(
+    rank=0, world_size=1, rendezvous=Path("/nonexistent"), preset="tiny", weights=None, device="cpu", threads=1,
+    collective_timeout_s=30.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def renderer() -> PipelineRenderer:
+    return open_pipeline(LAUNCH)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> RenderRequest:
+    write_tone(tmp_path / "sound.wav", seconds=1.0)
+    np.zeros(16_000, "<f4").tofile(tmp_path / "speech.f32")
+    Image.new("RGB", (64, 64), "grey").save(tmp_path / "portrait.png")
+    return RenderRequest(
+        name="test", speech=tmp_path / "speech.f32", picture=tmp_path / "portrait.png", sound=tmp_path / "sound.wav",
+        video=tmp_path / "video.mp4", prompt="a person speaks", seed=1, width=64, height=64, frames=16, output_fps=16,
+        duration_s=1.0, denoising_steps=2,
+    )  # fmt: skip
+
+
+def test_a_video_is_written_and_its_progress_told(renderer: PipelineRenderer, request_: RenderRequest) -> None:
+    seen: list[RenderProgress] = []
+    result = renderer.render(request_, on_progress=seen.append, should_stop=lambda: False)
+    assert result is not None
+    assert (result.frames, result.blocks) == (16, 3)
+    assert result.encoding_s > 0
+    assert result.ms_per_block > 0
+    assert result.gpu_seconds == pytest.approx(result.encoding_s + result.rendering_s)
+    assert [p.blocks_done for p in seen if p.phase is RenderPhase.RENDERING] == [1, 2, 3]
+    assert [seen[0].phase, seen[-1].phase] == [RenderPhase.ENCODING, RenderPhase.MUXING]
+    with av.open(str(request_.video)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 16
+
+
+def test_the_same_request_gives_the_same_bytes(renderer: PipelineRenderer, request_: RenderRequest) -> None:
+    videos = []
+    for _ in range(2):
+        renderer.render(request_, on_progress=lambda progress: None, should_stop=lambda: False)
+        videos.append(request_.video.read_bytes())
+    assert videos[0] == videos[1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 65}, {"frames": 0}, {"denoising_steps": 3}, {"height": 128}], ids=lambda change: str(*change)
+)
+def test_what_cannot_be_rendered_is_refused_and_the_rank_stays_fit(
+    renderer: PipelineRenderer, request_: RenderRequest, change: dict[str, int]
+) -> None:
+    with pytest.raises(RenderRefused) as refused:
+        _render(renderer, replace(request_, **change))
+    assert refused.value.code == "invalid_render"
+    assert _render(renderer, request_) == 16
+
+
+def test_a_stop_leaves_no_file_and_a_rank_that_is_fit(renderer: PipelineRenderer, request_: RenderRequest) -> None:
+    seen: list[RenderProgress] = []
+    with pytest.raises(RenderCanceled):
+        renderer.render(request_, on_progress=seen.append, should_stop=lambda: len(seen) > 1)
+    assert sorted(path.name for path in request_.video.parent.iterdir()) == ["portrait.png", "sound.wav", "speech.f32"]
+    assert _render(renderer, request_) == 16
+
+
+def test_a_full_disk_interrupts_and_the_rank_stays_fit(
+    renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: object, frames: object) -> None:
+        raise DiskFull("There is no room on the disk.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.group.renderer.Mp4Writer.write", no_room)
+        with pytest.raises(RenderInterrupted) as interrupted:
+            _render(renderer, request_)
+    assert interrupted.value.code == "node_disk"
+    assert _render(renderer, request_) == 16
+
+
+def test_a_sound_of_what_is_no_number_is_refused(renderer: PipelineRenderer, request_: RenderRequest) -> None:
+    np.full(16_000, np.nan, "<f4").tofile(request_.speech)
+    with pytest.raises(RenderRefused, match="not finite"):
+        _render(renderer, request_)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"preset": "none"}, "unknown_preset"),
+        ({"preset": "14b"}, "weights_missing"),
+        ({"weights": Path("/nonexistent")}, "weights_unusable"),
+    ],
+)
+def test_a_rank_that_can_never_start_says_why(change: dict[str, object], code: str) -> None:
+    with pytest.raises(GroupRefused) as refused:
+        open_pipeline(replace(LAUNCH, **change))  # type: ignore[arg-type]
+    assert refused.value.code == code
+
+
+def _render(renderer: PipelineRenderer, request: RenderRequest) -> int:
+    result = renderer.render(request, on_progress=lambda progress: None, should_stop=lambda: False)
+    assert result is not None
+    return result.frames
