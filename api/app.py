@@ -27,7 +27,7 @@ from api import (
 from api.changes import JobChanges
 from api.dashboard import routes as dashboard
 from api.http_metrics import HttpMetrics
-from api.middleware import LimitBody, Observe, SecureHeaders
+from api.middleware import AnswerUnexpected, LimitBody, Observe, SecureHeaders
 from api.openapi import describe
 from api.queue import RenderQueue
 from api.services import Services
@@ -63,6 +63,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     describe(app, settings)
     # the last one added is the outermost
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(AnswerUnexpected)
     app.add_middleware(SecureHeaders)
     app.add_middleware(Observe, metrics=services.http_metrics)
     return app

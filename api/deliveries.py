@@ -96,7 +96,7 @@ def read_delivery(
     "/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/replay",
     status_code=202,
     response_model=DeliveryWithTries,
-    responses=problems(ErrorCode.not_found, ErrorCode.delivery_pending),
+    responses=problems(ErrorCode.not_found, ErrorCode.delivery_pending, ErrorCode.endpoint_disabled),
 )
 def replay_delivery(
     endpoint_id: EndpointId, delivery_id: DeliveryId, principal: WebhookKeeper, services: InjectedServices
@@ -104,6 +104,8 @@ def replay_delivery(
     """Send the same event once more, with the same `webhook-id` and a new timestamp, retried as before."""
     with services.database.transaction() as session:
         before = _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
+        if own_endpoint(session, endpoint_id, tenant_id=principal.tenant_id).disabled_at is not None:
+            raise ApiError(ErrorCode.endpoint_disabled)
         if replay(session, before.id, tenant_id=principal.tenant_id) is ReplayAnswer.PENDING:
             raise ApiError(ErrorCode.delivery_pending)
         session.expire_all()

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
@@ -50,6 +50,7 @@ class ErrorCode(Enum):
     job_without_output = Kind(409, "The job ended without an output", "See its `error`; retry it.")
     custom_id_taken = Kind(409, "The batch has a job with this custom_id", "Choose another `custom_id`.")
     delivery_pending = Kind(409, "The delivery is on its way", "Only delivered and dead deliveries can be replayed.")
+    endpoint_disabled = Kind(409, "The endpoint is disabled", "Enable it with PATCH first.")
     idempotency_in_flight = Kind(409, "The same request is being answered", "Repeat it after `Retry-After` seconds.")
     output_expired = Kind(410, "The output is kept no longer", "Retry the job to make it again.")
     body_too_large = Kind(413, "The body is too large", "`detail` names the limit.")
@@ -114,12 +115,14 @@ def field_error(code: ErrorCode, field: str, message: str) -> ApiError:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error that leaves an endpoint, and every one of the framework, become a problem document."""
+    """Let every error that leaves an endpoint, and every one of the framework, become a problem document.
+
+    What nobody expected passes on, to the middleware that answers it.
+    """
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(DBAPIError, _database_error)
+    app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
-    app.add_exception_handler(Exception, _unexpected_error)
 
 
 def problem_response(error: ApiError, *, request_id: str | None) -> JSONResponse:
@@ -155,15 +158,8 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database_error(request: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, OperationalError | PoolTimeoutError):
-        return await _unexpected_error(request, error)
     logger.error("database unavailable: %s", error)
     return _respond(request, ApiError(ErrorCode.database_unavailable, headers={"Retry-After": "5"}))
-
-
-async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
-    return _respond(request, ApiError(ErrorCode.internal_error))
 
 
 def _respond(request: Request, error: ApiError) -> JSONResponse:

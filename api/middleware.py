@@ -16,6 +16,7 @@ _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNKNOWN_ROUTE = "(none)"  # one label for every path that is no route, so that scanners cannot make metrics grow
 
 access_log = logging.getLogger("api.access")
+error_log = logging.getLogger(__name__)
 
 
 class Observe:
@@ -59,6 +60,30 @@ class Observe:
                     "client": scope["client"][0] if scope.get("client") else None,
                 },
             )
+
+
+class AnswerUnexpected:
+    """Turns an error that nobody expected into an answer that tells nothing of it, and one log line that tells all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception:
+            if has_begun or scope["type"] != "http":
+                raise  # the server breaks the connection off, so that no part passes for the whole
+            request_id = scope["state"]["request_id"]
+            error_log.exception("unexpected error in %s %s (%s)", scope["method"], scope["path"], request_id)
+            await problem_response(ApiError(ErrorCode.internal_error), request_id=request_id)(scope, receive, send)
 
 
 class LimitBody:

@@ -1,6 +1,9 @@
 """The API's process: reads its settings, listens, and stops in good order. The entry point of `realvideo api`."""
 
+import signal
 import socket
+import sys
+from types import FrameType
 
 import uvicorn
 
@@ -16,7 +19,15 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT. Open event streams end at once, other requests within the shutdown timeout."""
     settings = ApiSettings()
     configure_logging(settings.log_format)
-    make_server(settings).run()
+    server = make_server(settings)
+    # the server stops in good order and then raises the signal once more: that is no failure
+    signal.signal(signal.SIGTERM, _end)
+    server.run()
+
+
+def _end(signal_number: int, frame: FrameType | None) -> None:
+    del signal_number, frame
+    sys.exit(0)
 
 
 def make_server(settings: ApiSettings) -> "ApiServer":

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field, StringConstraints
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from api.auth import WebhookKeeper
@@ -143,7 +143,7 @@ def change_endpoint(
     if body.url is not None:
         _check_url(body.url, services)
     with services.database.transaction() as session:
-        endpoint = own_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
+        endpoint = _locked_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
         if body.url is not None:
             endpoint.url = body.url
         if body.events is not None:
@@ -167,7 +167,7 @@ def change_endpoint(
 def delete_endpoint(endpoint_id: EndpointId, principal: WebhookKeeper, services: InjectedServices) -> Response:
     """Send nothing there any more. What was delivered stays on record."""
     with services.database.transaction() as session:
-        endpoint = own_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
+        endpoint = _locked_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
         endpoint.deleted_at = session.scalar(select(func.now()))
     return Response(status_code=204)
 
@@ -180,7 +180,7 @@ def delete_endpoint(endpoint_id: EndpointId, principal: WebhookKeeper, services:
 def rotate_secret(endpoint_id: EndpointId, principal: WebhookKeeper, services: InjectedServices) -> EndpointWithSecret:
     """Make a new secret. For 24 hours events carry a signature of the old one as well."""
     with services.database.transaction() as session:
-        endpoint = own_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
+        endpoint = _locked_endpoint(session, endpoint_id, tenant_id=principal.tenant_id)
         now = session.scalar(select(func.now()))
         assert now is not None
         endpoint.previous_secret = endpoint.secret
@@ -192,15 +192,24 @@ def rotate_secret(endpoint_id: EndpointId, principal: WebhookKeeper, services: I
 
 def own_endpoint(session: Session, endpoint_id: str, *, tenant_id: str) -> WebhookEndpoint:
     """Raises ApiError `not_found` for an id that is not this tenant's, or deleted."""
-    endpoint = session.scalars(
-        select(WebhookEndpoint)
-        .where(
-            WebhookEndpoint.id == endpoint_id,
-            WebhookEndpoint.tenant_id == tenant_id,
-            WebhookEndpoint.deleted_at.is_(None),
-        )
-        .with_for_update()
-    ).one_or_none()
+    return _the_one(session, _owned(endpoint_id, tenant_id), endpoint_id)
+
+
+def _locked_endpoint(session: Session, endpoint_id: str, *, tenant_id: str) -> WebhookEndpoint:
+    """The same, and nobody else changes it before this transaction ends."""
+    return _the_one(session, _owned(endpoint_id, tenant_id).with_for_update(key_share=True), endpoint_id)
+
+
+def _owned(endpoint_id: str, tenant_id: str) -> Select[WebhookEndpoint]:
+    return select(WebhookEndpoint).where(
+        WebhookEndpoint.id == endpoint_id,
+        WebhookEndpoint.tenant_id == tenant_id,
+        WebhookEndpoint.deleted_at.is_(None),
+    )
+
+
+def _the_one(session: Session, query: Select[WebhookEndpoint], endpoint_id: str) -> WebhookEndpoint:
+    endpoint = session.scalars(query).one_or_none()
     if endpoint is None:
         raise ApiError(ErrorCode.not_found, f"There is no webhook endpoint {endpoint_id}.")
     return endpoint

@@ -64,7 +64,9 @@ def list_workers(
 
 
 @router.get(
-    "/v1/workers/{name}", response_model=WorkerOut, responses=problems(ErrorCode.not_found, ErrorCode.invalid_request)
+    "/v1/workers/{name:path}",
+    response_model=WorkerOut,
+    responses=problems(ErrorCode.not_found, ErrorCode.invalid_request),
 )
 def read_worker(name: WorkerName, principal: WorkersReader, services: InjectedServices) -> WorkerOut:
     """One node."""

@@ -1,0 +1,98 @@
+"""Every error is a problem document, whoever finds it."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api import workers
+from api.errors import ErrorCode
+from infra.local.postgres import EmbeddedPostgres
+from tests.integration.api.running import BODY, RunningApi, api_settings, problem, running_api
+
+
+def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
+    for path in ("/v1/nothing", "/v1/jobs/", "/v2", "/v1/jobs/not-an-id", "/v1/jobs/job_%00", "/static/none.css"):
+        assert problem(client.get(path)) == (404, "not_found"), path
+
+
+def test_an_unknown_method_is_told_every_known_one(client: httpx.Client) -> None:
+    answer = client.put("/v1/jobs", json=BODY)
+
+    assert problem(answer) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, POST"
+    assert client.post("/v1/webhook-endpoints/we_01ARZ3NDEKTSV4RRFFQ69G5FAV").headers["allow"] == "DELETE, GET, PATCH"
+
+
+def test_a_body_that_is_not_json_is_malformed(client: httpx.Client) -> None:
+    as_json = {"Content-Type": "application/json"}
+    for content in (b"{", b'{"audio": }', b"\xff\xfe"):
+        status, code = problem(client.post("/v1/jobs", content=content, headers=as_json))
+        assert (status, code.startswith("malformed_")) == (400, True)
+    for content in (b"null", b"[]", b"1", b'"x"', b""):
+        assert problem(client.post("/v1/jobs", content=content, headers=as_json)) == (422, "invalid_request")
+    form = client.post("/v1/jobs", data=BODY)
+    assert problem(form) == (422, "invalid_request")
+
+
+def test_a_large_body_is_refused_announced_or_not(client: httpx.Client) -> None:
+    large = b'{"prompt": "' + b"x" * 300_000 + b'"}'
+
+    announced = client.post("/v1/jobs", content=large, headers={"Content-Type": "application/json"})
+    streamed = client.post("/v1/jobs", content=iter([large]), headers={"Content-Type": "application/json"})
+
+    assert problem(announced) == (413, "body_too_large")
+    assert problem(streamed) == (413, "body_too_large")
+
+
+def test_a_request_id_is_kept_and_a_strange_one_replaced(client: httpx.Client) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    strange = client.get("/v1/nothing", headers={"X-Request-Id": "a b<c>"})
+    assert re.fullmatch(r"[0-9a-f]{16}", strange.headers["x-request-id"])
+    problem(strange)
+
+
+def test_while_the_database_is_away_requests_may_be_repeated(
+    own_postgres: EmbeddedPostgres, broker_url: str, tmp_path: Path
+) -> None:
+    settings = api_settings(own_postgres.url, broker_url, tmp_path)
+    headers = {"Authorization": "Bearer rv_01ARZ3NDEKTSV4RRFFQ69G5FAV_" + "0" * 64}
+    with running_api(settings) as api, api.client() as client:
+        assert problem(client.get("/v1/jobs", headers=headers)) == (401, "invalid_api_key")
+        own_postgres.stop()
+
+        away = client.get("/v1/jobs", headers=headers)
+        ready = client.get("/readyz")
+        alive = client.get("/healthz")
+
+        assert problem(away) == (503, "database_unavailable")
+        assert away.headers["retry-after"] == "5"
+        assert problem(ready) == (503, "not_ready")
+        assert [error["field"] for error in ready.json()["errors"]] == ["database"]
+        assert alive.status_code == 200
+        own_postgres.start()
+        assert problem(client.get("/v1/jobs", headers=headers)) == (401, "invalid_api_key")
+
+
+def test_an_unexpected_error_tells_nothing_but_its_request_id(
+    api: RunningApi, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("the secret of the house")
+
+    monkeypatch.setattr(workers, "fetch_page", broken)
+
+    answer = client.get("/v1/workers")
+
+    assert problem(answer) == (500, "internal_error")
+    assert "secret of the house" not in answer.text
+    assert any("the secret of the house" in str(record.exc_info) for record in caplog.records)
+
+
+def test_the_documents_list_every_code_and_no_other() -> None:
+    written = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.+?) \| (.+?) \|$", written, re.MULTILINE)
+
+    listed = {(int(status), name, title, remedy) for status, name, title, remedy in rows}
+    assert listed == {(code.value.status, code.name, code.value.title, code.value.remedy) for code in ErrorCode}
