@@ -4,15 +4,16 @@ The machine below keeps its own small account of each job and compares every ans
 never given up, so any of them may act again at any time: those are the zombies.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
-from sqlalchemy import select, text
+from sqlalchemy import literal_column, select, text
 
 from models.database import Database
-from models.job import TERMINAL_STATUSES, Job, JobStatus
+from models.job import TERMINAL_STATUSES, Attempt, Job, JobStatus
 from models.tenant import Tenant
 from models.transitions import MAX_CRASHES, MAX_ERROR_RETRIES, CancelAnswer, HeartbeatAnswer
 from models.webhook import WebhookDelivery, WebhookEvent
@@ -20,7 +21,7 @@ from tests import factories
 from tests.conftest import DELETE_EVERYTHING
 from tests.integration.models.steps import Steps
 
-type_of_event = {
+TYPE_OF_EVENT = {
     "succeeded": "job.succeeded",
     "failed": "job.failed",
     "canceled": "job.canceled",
@@ -221,42 +222,50 @@ class Jobs(RuleBasedStateMachine):
     # --- what holds always ---
 
     @invariant()
-    def rows_are_as_accounted(self) -> None:
+    def the_record_is_as_accounted(self) -> None:
         with self.database.transaction() as session:
-            rows = {job.id: job for job in session.scalars(select(Job))}
-            dumps = {row.id: row.dump for row in session.execute(text("SELECT id, jobs::text AS dump FROM jobs"))}
-        assert rows.keys() == self.accounts.keys()
+            jobs = session.execute(select(Job, literal_column("jobs::text").label("dump"))).all()
+            attempts = session.scalars(select(Attempt).order_by(Attempt.job_id, Attempt.attempt)).all()
+            events = session.scalars(select(WebhookEvent)).all()
+            deliveries = session.scalars(select(WebhookDelivery)).all()
+        self._rows_are_as_accounted({row.Job.id: row.Job for row in jobs})
+        self._ended_rows_never_change({row.Job.id: row.dump for row in jobs})
+        self._attempts_are_numbered_and_all_but_the_held_one_have_ended(attempts)
+        self._each_end_is_reported_once_to_those_who_were_there(events, deliveries)
+
+    def _rows_are_as_accounted(self, jobs: dict[str, Job]) -> None:
+        assert jobs.keys() == self.accounts.keys()
         for job_id, account in self.accounts.items():
-            job = rows[job_id]
+            job = jobs[job_id]
             assert (job.status, job.attempt) == (account.status, account.attempt)
             assert (job.crash_count, job.error_retries) == (account.crashes, account.retries)
             assert (job.lease_owner is not None) == (job.status == JobStatus.RUNNING)
             assert (job.finished_at is not None) == (job.status in TERMINAL_STATUSES)
-            if job.status in TERMINAL_STATUSES:
+
+    def _ended_rows_never_change(self, dumps: dict[str, str]) -> None:
+        for job_id, account in self.accounts.items():
+            if account.status in TERMINAL_STATUSES:
                 account.row_when_ended = account.row_when_ended or dumps[job_id]
                 assert dumps[job_id] == account.row_when_ended
 
-    @invariant()
-    def each_end_is_reported_once_to_those_who_were_there(self) -> None:
-        with self.database.transaction() as session:
-            events = session.scalars(select(WebhookEvent)).all()
-            deliveries = session.scalars(select(WebhookDelivery)).all()
+    def _attempts_are_numbered_and_all_but_the_held_one_have_ended(self, attempts: Sequence[Attempt]) -> None:
+        for job_id, account in self.accounts.items():
+            of_job = [attempt for attempt in attempts if attempt.job_id == job_id]
+            assert [attempt.attempt for attempt in of_job] == list(range(1, account.attempt + 1))
+            still_open = [attempt.attempt for attempt in of_job if attempt.ended_at is None]
+            assert still_open == ([account.attempt] if account.status == JobStatus.RUNNING else [])
+
+    def _each_end_is_reported_once_to_those_who_were_there(
+        self, events: Sequence[WebhookEvent], deliveries: Sequence[WebhookDelivery]
+    ) -> None:
         ended = {job_id: account for job_id, account in self.accounts.items() if account.status in TERMINAL_STATUSES}
         assert sorted(event.job_id for event in events) == sorted(ended)
         for event in events:
             account = ended[event.job_id]
-            assert event.type == type_of_event[account.status]
+            assert event.type == TYPE_OF_EVENT[account.status]
             targets = [delivery.endpoint_id for delivery in deliveries if delivery.event_id == event.id]
             assert len(targets) == len(set(targets))
             assert set(targets) == account.endpoints_when_ended
-
-    @invariant()
-    def attempts_are_numbered_from_one_and_all_but_the_held_one_have_ended(self) -> None:
-        for job_id, account in self.accounts.items():
-            attempts = self.steps.attempts(job_id)
-            assert [attempt.attempt for attempt in attempts] == list(range(1, account.attempt + 1))
-            still_open = [attempt.attempt for attempt in attempts if attempt.ended_at is None]
-            assert still_open == ([account.attempt] if account.status == JobStatus.RUNNING else [])
 
     def _holds(self, token: Token) -> bool:
         account = self.accounts[token.job_id]
@@ -285,7 +294,7 @@ def test_any_order_of_events_keeps_the_promises(database: Database) -> None:
     run_state_machine_as_test(
         lambda: Jobs(database),
         settings=settings(
-            max_examples=50,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
