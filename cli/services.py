@@ -54,10 +54,15 @@ def migrate() -> None:
 
 def create_bucket() -> None:
     """Make the bucket REALVIDEO_S3_BUCKET unless it exists."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
     from infra.compose.bucket import create
 
-    with _plain_settings_errors():
-        create()
+    try:
+        with _plain_settings_errors():
+            create()
+    except (BotoCoreError, ClientError) as error:
+        raise CommandError(f"the storage made no bucket: {error}", exit_code=ExitCode.UNREACHABLE) from error
 
 
 @contextlib.contextmanager

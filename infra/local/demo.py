@@ -201,6 +201,8 @@ def _data_removed_after(directory: Path) -> Iterator[None]:
             if elsewhere.is_symlink():
                 shutil.rmtree(elsewhere.resolve(), ignore_errors=True)
             shutil.rmtree(directory / name, ignore_errors=True)
+        for name in ("api-key", "secrets.json"):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _tell(console: Console, *, lines: StatusLines, made: Made, times: Times) -> None:
@@ -227,6 +229,9 @@ def _tell(console: Console, *, lines: StatusLines, made: Made, times: Times) -> 
     console.print(
         f"\n{job.output.frames} frames of {job.output.width} × {job.output.height} at {job.output.fps} frames/s, "
         f"{job.output.duration:.2f} s of video and sound."
+    )
+    console.print(
+        "The demo's network has weights drawn from a seed, so its pictures are noise; everything else is real."
     )
     console.print(f"[bold green]Video[/bold green]  {made.video}\n[bold]Poster[/bold] {made.poster}", soft_wrap=True)
 

@@ -79,7 +79,7 @@ class Surroundings:
 
 
 def our_parts(around: Surroundings) -> Sequence[Part]:
-    """In the order of starting; the reverse is the order of stopping, so that the worker can hand its job back."""
+    """In the order of starting."""
     environment = around.environment()
     return (
         Part(

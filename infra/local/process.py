@@ -84,6 +84,7 @@ class ServerProcess:
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
+        self._was_asked = False
 
     @property
     def pid(self) -> int:
@@ -125,11 +126,17 @@ class ServerProcess:
         if self._process is None:
             return
         if self.is_running:
-            self._process.send_signal(self._stop_signal)
-            self._process.send_signal(signal.SIGCONT)
+            self.ask_to_stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout_s)
         self.kill()
+
+    def ask_to_stop(self) -> None:
+        """Only the question, and only once, for some programs take a second one as an order to hurry."""
+        if self._process is not None and self.is_running and not self._was_asked:
+            self._was_asked = True
+            self._process.send_signal(self._stop_signal)
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL to it and all that it started, as a crash of the machine would; returns when they are gone."""
@@ -154,6 +161,7 @@ class ServerProcess:
             return file.read().decode(errors="replace").strip()
 
     def _launch(self, *, death_signal: signal.Signals) -> subprocess.Popen[bytes]:
+        self._was_asked = False
         return launch(
             self._command,
             log=self.log,

@@ -96,7 +96,12 @@ class Stack:
                 )
 
     def stop(self) -> None:
-        """Every part in reverse order; each gets some seconds to end in good order and is killed after them."""
+        """Our parts first and together, for none needs another to end; then the queue, then the record.
+
+        Each gets some seconds to end in good order and is killed after them.
+        """
+        for part in self._parts:
+            part.process.ask_to_stop()
         self._running.close()
 
     def _start_postgres(self) -> None:

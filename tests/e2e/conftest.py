@@ -9,7 +9,6 @@ import pytest
 
 from cli.client import Service
 from cli.connection import ServiceConnection
-from infra.local.state import Connection
 from tests.e2e.up_process import UpProcess, still_alive
 
 
@@ -19,23 +18,25 @@ def state_directory() -> Iterator[Path]:
     yield from _state_directory()
 
 
-@pytest.fixture(scope="module")
-def up() -> Iterator[Connection]:
-    """`run.py up`, stopped by Ctrl-C at the end, after which no process may be left."""
+@pytest.fixture(scope="session")
+def up() -> Iterator[UpProcess]:
+    """`run.py up`, ready, and stopped by Ctrl-C at the end, after which no process may be left."""
     for state in _state_directory():
         stack = UpProcess(state, ranks=3)
         try:
-            yield stack.wait_until_up()
+            stack.wait_until_up()
+            yield stack
             started = stack.descendants()
-            assert stack.interrupt() == 0
+            assert stack.interrupt() == 0, stack.terminal
             assert still_alive(started) == []
         finally:
             stack.kill()
 
 
 @pytest.fixture
-def service(up: Connection) -> Iterator[Service]:
-    with Service(ServiceConnection(up.url, up.api_key)) as service:
+def service(up: UpProcess) -> Iterator[Service]:
+    connection = up.wait_until_up()
+    with Service(ServiceConnection(connection.url, connection.api_key)) as service:
         yield service
 
 

@@ -1,6 +1,5 @@
 """`run.py up` and its end: whatever ends it, nothing that it started stays behind."""
 
-import os
 import socket
 import stat
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.client import Service
-from cli.connection import ServiceConnection
 from infra.local.process import free_port
 from tests.e2e.up_process import STOP_S, UpProcess, still_alive, wait_for
 
@@ -37,30 +34,21 @@ def test_a_kill_that_cannot_be_caught_leaves_no_process(state_directory: Path) -
     wait_for(lambda: still_alive(started) == [], timeout_s=STOP_S)
 
 
-def test_the_second_start_finds_the_jobs_and_the_key_of_the_first(state_directory: Path) -> None:
-    first = UpProcess(state_directory, ranks=1)
-    try:
-        connection = first.wait_until_up()
-        with Service(ServiceConnection(connection.url, connection.api_key)) as service:
-            upload = service.upload(Path(__file__))
-            assert httpx.get(f"{connection.url}/docs", trust_env=False, timeout=10).status_code == 200
-        assert connection.api_key in first.terminal
-        assert connection.url in first.terminal
-        for name in ("connection.json", "secrets.json", "api-key"):
-            assert stat.S_IMODE((state_directory / name).stat().st_mode) == 0o600, name
-        assert first.interrupt() == 0
-        assert not (state_directory / "connection.json").exists()
-    finally:
-        first.kill()
-    second = UpProcess(state_directory, ranks=1)
-    try:
-        again = second.wait_until_up()
-        assert again.api_key == connection.api_key
-        with Service(ServiceConnection(again.url, again.api_key)) as service:
-            assert service.upload_size(upload) == os.stat(__file__).st_size
-    finally:
-        second.interrupt()
-        second.kill()
+def test_secrets_are_for_their_owner_alone_and_the_terminal_tells_how_to_use_it(up: UpProcess) -> None:
+    connection = up.wait_until_up()
+    for name in ("connection.json", "secrets.json", "api-key"):
+        assert stat.S_IMODE((up.state / name).stat().st_mode) == 0o600, name
+    assert connection.api_key in up.terminal
+    assert f"{connection.url}/docs" in up.terminal
+    assert httpx.get(f"{connection.url}/docs", trust_env=False, timeout=10).status_code == 200
+
+
+def test_a_second_up_in_the_same_checkout_is_refused(up: UpProcess) -> None:
+    connection = up.wait_until_up()
+    second = UpProcess(up.state, ranks=1, output="second.txt")
+    assert second.process.wait(STOP_S) == 1
+    assert connection.url in second.terminal
+    assert "runs already" in second.terminal
 
 
 def test_a_taken_port_is_told_with_the_option_to_change_it(state_directory: Path) -> None:

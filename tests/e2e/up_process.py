@@ -21,10 +21,10 @@ POLL_S = 0.1
 class UpProcess:
     """One `python -m infra.local.up`, with a state directory of its own."""
 
-    def __init__(self, state: Path, *, ranks: int, port: int | None = None) -> None:
+    def __init__(self, state: Path, *, ranks: int, port: int | None = None, output: str = "terminal.txt") -> None:
         self.state = state
         self.port = port or free_port()
-        self._output = state / "terminal.txt"
+        self._output = state / output
         ours = {name: value for name, value in os.environ.items() if not name.startswith("REALVIDEO_")}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(

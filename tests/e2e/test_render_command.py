@@ -1,0 +1,100 @@
+"""`realvideo render`: a file made without any queue, and nothing left behind when it is not made."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.demo import PORTRAIT, SPEECH
+from infra.local.mp4_check import look_at, sound_duration_s
+from tests.e2e.up_process import command_line, still_alive, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+
+SIZES = ("--width", "64", "--height", "96")
+
+
+def test_one_file_is_rendered_with_the_rate_that_was_asked_for(tmp_path: Path) -> None:
+    video = tmp_path / "made.mp4"
+    rendered = render(tmp_path, "-a", str(SPEECH), "-i", str(PORTRAIT), "-o", str(video), "--fps", "25", *SIZES)
+    assert rendered.returncode == 0, rendered.stderr
+    seen = look_at(video)
+    assert (seen.width, seen.height, seen.fps) == (64, 96, 25)
+    assert seen.video_duration_s == pytest.approx(sound_duration_s(SPEECH), abs=1 / 25)
+    assert f"{seen.frames} frames" in rendered.stderr
+    assert [left.name for left in tmp_path.iterdir()] == ["made.mp4"]
+
+
+def test_ctrl_c_leaves_no_process_and_no_half_file(tmp_path: Path) -> None:
+    places = tmp_path / "output", tmp_path / "temporary"
+    for place in places:
+        place.mkdir()
+    process = start(places[1], "-a", str(SPEECH), "-i", str(PORTRAIT), "-o", str(places[0] / "made.mp4"))
+    started: list[psutil.Process] = []
+
+    def rank_runs() -> bool:
+        assert process.poll() is None
+        started[:] = psutil.Process(process.pid).children(recursive=True)
+        return any("worker.group.rank" in " ".join(command_line(child)) for child in started)
+
+    try:
+        wait_for(rank_runs, timeout_s=60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert still_alive(started) == []
+        assert [list(place.iterdir()) for place in places] == [[], []]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("-a", "text.wav", "-i", str(PORTRAIT)), 1, "audio_unreadable"),
+        (("-a", "empty.wav", "-i", str(PORTRAIT)), 1, "audio_empty"),
+        (("-a", str(SPEECH), "-i", "text.wav"), 1, "picture_unreadable"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--preset", "7b"), 2, "there are tiny, 14b"),
+        (("-a", "nothing.wav", "-i", str(PORTRAIT)), 2, "no file nothing.wav"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "-o", "no/such/place.mp4"), 2, "no/such"),
+    ],
+)
+def test_what_cannot_be_rendered_is_a_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    (tmp_path / "text.wav").write_text("this is text " * 100)
+    (tmp_path / "empty.wav").touch()
+    answered = render(tmp_path, *arguments)
+    assert answered.returncode == status, answered.stderr
+    assert said in answered.stderr
+    assert "Traceback" not in answered.stderr
+    assert not (tmp_path / "output.mp4").exists()
+
+
+def test_the_large_preset_without_weights_says_what_it_needs(tmp_path: Path) -> None:
+    answered = render(tmp_path, "-a", str(SPEECH), "-i", str(PORTRAIT), "--preset", "14b", *SIZES)
+    assert answered.returncode == 1
+    assert "weights_missing" in answered.stderr
+    assert "Traceback" not in answered.stderr
+
+
+def render(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(Path(tempfile.gettempdir()), *arguments, working_directory=directory)
+    output, errors = process.communicate(timeout=150)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def start(temporary: Path, *arguments: str, working_directory: Path | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "render", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=working_directory,
+        env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
