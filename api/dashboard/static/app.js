@@ -102,8 +102,9 @@ async function act(event) {
   const form = event.target.closest("[data-act]");
   if (!form) return;
   event.preventDefault();
-  const button = form.querySelector("button");
-  button.disabled = true;
+  // not by `disabled`: a disabled button loses the focus
+  if (form.dataset.busy) return;
+  form.dataset.busy = "yes";
   notice.hidden = true;
   try {
     const answer = await fetch(form.action, {
@@ -115,7 +116,7 @@ async function act(event) {
   } catch {
     tell("The service did not answer. Try again.");
   } finally {
-    button.disabled = false;
+    delete form.dataset.busy;
   }
 }
 

@@ -1,0 +1,143 @@
+"""The page for people in a real browser: it logs in, follows a job live, plays a video, cancels by keyboard."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from api.settings import ApiSettings
+from models.database import Database
+from models.job import Job, Phase
+from models.transitions import claim, hand_back, heartbeat
+from tests.integration.api.outputs import finish
+from tests.integration.api.running import RunningApi, running_api
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, api: RunningApi, make_key: Callable[..., str]) -> Iterator[Page]:
+    """Logged in, on a phone in the dark. Anything that the page reports as wrong fails the test."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    _log_in(page, api, make_key())
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_a_job_is_followed_from_its_creation_to_its_video(
+    page: Page, api: RunningApi, database: Database, make_job: Callable[..., Job]
+) -> None:
+    expect(page.locator("#empty")).to_be_visible()
+    job = make_job(custom_id="lesson-7")
+    row = page.locator(f"#{job.id}")
+    expect(row.locator(".badge")).to_have_text("queued")
+    expect(page.locator("#empty")).to_be_hidden()
+    with database.transaction() as session:
+        claim(session, job.id, worker="w")
+        heartbeat(session, job.id, attempt=1, phase=Phase.RENDERING, blocks_done=4, blocks_total=8)
+    expect(row.get_by_role("progressbar")).to_have_js_property("position", 0.5)
+    with database.transaction() as session:
+        heartbeat(session, job.id, attempt=1, phase=Phase.RENDERING, blocks_done=6, blocks_total=8)
+    expect(row.get_by_role("progressbar")).to_have_js_property("position", 0.75)
+    with database.transaction() as session:
+        hand_back(session, job.id, attempt=1)
+    expect(row.locator(".badge")).to_have_text("queued")
+
+    finish(database, api, job)
+    _put_a_real_video_there(api)
+    expect(row.locator(".badge")).to_have_text("succeeded")
+    expect(page.locator("[data-count=succeeded]")).to_have_text("1")
+    row.get_by_role("link", name="Play the video of lesson-7").focus()
+    page.keyboard.press("Enter")
+    video = page.locator("video")
+    expect(video).to_be_focused()
+    expect(video).to_have_js_property("videoWidth", 96)
+    page.wait_for_function("document.querySelector('video').currentTime > 0")
+    page.keyboard.press("Escape")
+    expect(video).to_have_count(0)
+    expect(row.get_by_role("link", name="Play")).to_be_focused()
+
+
+def test_a_job_is_canceled_and_retried_by_keyboard(page: Page, make_job: Callable[..., Job]) -> None:
+    job = make_job(custom_id="lesson-8")
+    row = page.locator(f"#{job.id}")
+
+    row.get_by_role("button", name="Cancel lesson-8").focus()
+    page.keyboard.press("Enter")
+    expect(row.locator(".badge")).to_have_text("canceled")
+    expect(row.get_by_role("button", name="Retry lesson-8")).to_be_focused()
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#rows tr")).to_have_count(2)
+    expect(page.locator("#rows tr").first).to_contain_text(f"retry of {job.id}")
+
+
+def test_filters_work_and_nothing_is_wider_than_the_phone(
+    page: Page, make_job: Callable[..., Job], make_key: Callable[..., str]
+) -> None:
+    make_job(prompt="x" * 300, custom_id="y" * 120)
+    expect(page.locator("#rows tr")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 19, 24)"
+
+    page.get_by_role("checkbox", name="failed").check()
+
+    expect(page).to_have_url(f"{page.url.partition('?')[0]}?status=failed&q=")
+    expect(page.locator("#empty")).to_contain_text("No job passes this filter")
+    page.get_by_role("link", name="Clear").click()
+    expect(page.locator("#rows tr")).to_have_count(1)
+
+
+def test_the_page_is_live_again_after_the_server_was_away(
+    browser: Browser, settings: ApiSettings, make_key: Callable[..., str], make_job: Callable[..., Job]
+) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        with running_api(settings) as api:
+            _log_in(page, api, make_key())
+        expect(page.get_by_role("status")).to_have_text("connecting…")
+        job = make_job()
+        with running_api(settings):
+            expect(page.locator(f"#{job.id}")).to_be_visible(timeout=15_000)
+            expect(page.get_by_role("status")).to_have_text("live")
+            context.close()  # before the server, which would wait for its connections
+
+
+def _log_in(page: Page, api: RunningApi, key: str) -> None:
+    page.set_default_timeout(10_000)
+    page.goto(api.url)
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("live", timeout=10_000)
+
+
+def _put_a_real_video_there(api: RunningApi) -> None:
+    directory = api.settings.storage_directory
+    assert directory is not None
+    (video,) = directory.rglob("video.mp4")
+    _ffmpeg("-f", "lavfi", "-i", "testsrc2=size=96x128:rate=16:duration=2", "-pix_fmt", "yuv420p", to=video)
+    _ffmpeg("-i", str(video), "-frames:v", "1", to=video.with_name("poster.jpg"))
+
+
+def _ffmpeg(*arguments: str, to: Path) -> None:
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    subprocess.run([program, "-y", "-loglevel", "error", *arguments, str(to)], check=True, timeout=60)
