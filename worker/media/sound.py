@@ -98,8 +98,8 @@ def _decoding(source: Path, sound: Path, limits: MediaLimits) -> Any:
         .filter("aresample", **{"async": 1, "first_pts": 0})
         .filter_multi_output("asplit", 2)
     )
-    # each branch has a resampler of its own first: without one, ffmpeg makes the other branch mono as well
-    stereo = whole.stream(0).filter("aresample").filter("aformat", channel_layouts="mono|stereo", sample_fmts="flt")
+    stereo = whole.stream(0).filter("aformat", channel_layouts="mono|stereo", sample_fmts="flt")
+    # the resampler comes first: ffmpeg would make the other branch mono as well to have one layout on both sides
     mono = whole.stream(1).filter("aresample", SPEECH_RATE).filter("aformat", channel_layouts="mono")
     return ffmpeg.merge_outputs(
         ffmpeg.output(stereo, output_path(sound), format="wav", acodec="pcm_f32le", map_metadata=-1),
@@ -163,7 +163,7 @@ def _check(heard: _Heard, probed: Probed, limits: MediaLimits) -> None:
 
 def _measure_own(sound: Path) -> tuple[float, int, int]:
     """Duration in seconds, exact to a sample, sample rate and channels of the WAV that was just written."""
-    with av.open(str(sound)) as container:
+    with av.open(output_path(sound)) as container:
         stream = container.streams.audio[0]
         assert stream.duration is not None
         assert stream.time_base is not None

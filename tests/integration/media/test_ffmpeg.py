@@ -11,7 +11,7 @@ import pytest
 
 from tests.media_files import sine, write_wav
 from worker.media.errors import FfmpegFailed, FfmpegTimedOut
-from worker.media.ffmpeg import SOUND_FORMATS, FfmpegProcess, ProcessLimits, run
+from worker.media.ffmpeg import SOUND_FORMATS, FfmpegProcess, ProcessLimits, run, untrusted_input
 from worker.media.probe import Unreadable, probe
 
 PLENTY = ProcessLimits(wall_s=30, cpu_s=30)
@@ -62,6 +62,21 @@ def test_what_ffmpeg_said_is_kept_for_the_log_and_not_for_ever(tmp_path: Path) -
     with pytest.raises(FfmpegFailed, match="No such file or directory") as caught:
         run(ffmpeg.output(ffmpeg.input(str(tmp_path / "none")), "pipe:1", format="null"), limits=PLENTY)
     assert "none" in caught.value.stderr
+
+
+def test_a_playlist_cannot_read_another_file_even_where_nobody_probed_it(tmp_path: Path) -> None:
+    secret = write_wav(tmp_path / "secret.wav", sine(1, rate=8000), rate=8000)
+    playlist = tmp_path / "a.mp3"
+    playlist.write_text(f"ffconcat version 1.0\nfile '{secret.name}'\n")
+
+    def read(source: Any, into: Path) -> int:
+        run(ffmpeg.output(source, str(into), format="s16le"), limits=PLENTY)
+        return into.stat().st_size
+
+    careless = ffmpeg.input(str(playlist), protocol_whitelist="file,pipe")
+    assert read(careless, tmp_path / "stolen") == 16_000  # what the format whitelist is for
+    with pytest.raises(FfmpegFailed, match="whitelist"):
+        read(untrusted_input(playlist, formats=SOUND_FORMATS), tmp_path / "none")
 
 
 def test_a_file_that_keeps_the_probe_waiting_is_given_up(tmp_path: Path) -> None:
