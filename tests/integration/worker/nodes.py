@@ -27,7 +27,7 @@ from worker.publisher import Publisher
 STAND_IN_NODE = "tests.integration.worker.stand_in_node"
 REAL_NODE = "worker.node"
 REDIS_PREFIX = str(BROKER_SETTINGS["broker_transport_options"]["global_keyprefix"])
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A node with the real network in its tiny size: three ranks, one job after the other."""
+"""A node with the real network in its tiny size: two ranks, one job after the other."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import time
 
 import av
 import psutil
+import pytest
 
 from models import transitions
 from models.job import JobStatus
@@ -13,10 +14,11 @@ from tests.integration.worker.nodes import REAL_NODE, Surroundings
 from tests.unit.group.conftest import wait_for
 
 
+@pytest.mark.timeout(300)  # two processes import torch, on whatever machine this is
 def test_the_real_network_renders_cancels_and_goes_down_in_one_piece(around: Surroundings) -> None:
-    with around.node(module=REAL_NODE, ranks=3) as node:
+    with around.node(module=REAL_NODE, ranks=2) as node:
         ranks = node.rank_pids()
-        assert len(ranks) == 3
+        assert len(ranks) == 2
 
         short = around.job(seconds=1.3, fps=25)
         around.publish(short)
@@ -43,7 +45,7 @@ def test_the_real_network_renders_cancels_and_goes_down_in_one_piece(around: Sur
         around.publish(broken)
         around.wait_for_blocks(broken, 1)
         killed_at = time.monotonic()
-        os.kill(ranks[2], signal.SIGKILL)
+        os.kill(ranks[1], signal.SIGKILL)
         wait_for(lambda: around.row(broken).crash_count == 1, timeout_s=10)
         assert time.monotonic() - killed_at < 5
         assert not any(psutil.pid_exists(pid) for pid in ranks)
