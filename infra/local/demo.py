@@ -73,13 +73,17 @@ def main() -> None:
     arguments = _arguments()
     console = Console(highlight=False)
     stop_at_first_signal()
-    directory = _fresh_directory(arguments.directory.resolve())
+    try:
+        directory = _fresh_directory(arguments.directory.resolve())
+    except OSError as error:
+        console.print(f"[red]run.py demo:[/red] {escape(str(error))}")
+        sys.exit(1)
     try:
         _run(directory, console)
     except StopRequestedError as signal_name:
         console.print(f"Stopped by {signal_name}; no process is left.")
         sys.exit(130)
-    except (DemoFailedError, CommandError, ServerError) as error:
+    except (DemoFailedError, CommandError, ServerError, OSError) as error:
         console.print(f"[red]run.py demo:[/red] {escape(str(error))}\nLogs: {directory / 'logs'}", soft_wrap=True)
         sys.exit(1)
 

@@ -104,7 +104,7 @@ def our_parts(around: Surroundings) -> Sequence[Part]:
             stop_timeout_s=10,
         ),
         Part(
-            f"worker with {around.ranks} ranks",
+            f"worker ({around.ranks} rank{'s' if around.ranks > 1 else ''})",
             _command("worker", around, environment),
             is_ready=lambda: _has_warm_node(around),
             start_timeout_s=WORKER_START_TIMEOUT_S,

@@ -26,7 +26,7 @@ def main() -> None:
         _run(arguments, console)
     except StopRequestedError:
         console.print("Stopped; no process is left.")
-    except ServerError as error:
+    except (ServerError, OSError) as error:
         console.print(f"[red]run.py up:[/red] {escape(str(error))}")
         sys.exit(1)
 

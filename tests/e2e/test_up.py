@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.local.process import free_port
 from tests.e2e.up_process import STOP_S, UpProcess, still_alive, wait_for
 
 pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
@@ -63,12 +62,20 @@ def test_a_taken_port_is_told_with_the_option_to_change_it(state_directory: Path
     assert "Traceback" not in up.terminal
 
 
-def test_a_part_that_cannot_start_is_named_with_its_log(state_directory: Path) -> None:
-    (state_directory / "up").mkdir()
-    (state_directory / "up" / "objects").write_text("a file where the storage's directory should be")
-    up = UpProcess(state_directory, ranks=1, port=free_port())
+def test_a_part_that_cannot_start_is_named_with_its_log_and_the_others_end(state_directory: Path) -> None:
+    up = UpProcess(state_directory, ranks=1, preset="none-of-ours")
     try:
         assert up.process.wait(STOP_S) == 1
-        assert ".log" in up.terminal
+        assert "worker (1 rank) ended by itself" in up.terminal
+        assert "unknown preset 'none-of-ours'" in up.terminal
+        assert "Traceback" not in up.terminal
     finally:
         up.kill()
+
+
+def test_a_directory_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "up").write_text("a file where the data should be")
+    up = UpProcess(tmp_path, ranks=1)
+    assert up.process.wait(STOP_S) == 1
+    assert str(tmp_path / "up") in up.terminal
+    assert "Traceback" not in up.terminal

@@ -21,7 +21,9 @@ POLL_S = 0.1
 class UpProcess:
     """One `python -m infra.local.up`, with a state directory of its own."""
 
-    def __init__(self, state: Path, *, ranks: int, port: int | None = None, output: str = "terminal.txt") -> None:
+    def __init__(
+        self, state: Path, *, ranks: int, port: int | None = None, preset: str = "tiny", output: str = "terminal.txt"
+    ) -> None:
         self.state = state
         self.port = port or free_port()
         self._output = state / output
@@ -30,7 +32,7 @@ class UpProcess:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "infra.local.up"),
-                    *("--state", str(state), "--port", str(self.port), "--ranks", str(ranks)),
+                    *("--state", str(state), "--port", str(self.port), "--ranks", str(ranks), "--preset", preset),
                 ],
                 stdout=output,
                 stderr=output,
