@@ -98,8 +98,10 @@ class Pipeline:
     ) -> Generator[RenderedBlock, None, None]:
         """Make `settings.frames` frames. Every rank iterates; frames come out of rank 0 only.
 
-        `inputs` is given on rank 0 and None elsewhere. `should_stop` is asked on rank 0 before each block. Rank 0 may
-        leave early by closing the generator (`contextlib.closing`); the other ranks then end with `RenderAborted`.
+        `inputs` is given on rank 0 and None elsewhere. `should_stop` is asked on rank 0 before it gives word for each
+        block; in a group that is two blocks ahead, so the last two are finished whatever it says. Rank 0 may leave
+        early by closing the generator (`contextlib.closing`); the other ranks then end with `RenderAborted`, or, when
+        all their blocks were under way, in the usual manner.
 
         Raises `ImpossibleLayout` on all ranks, before anything else, for a picture that does not cut into so many
         parts; `RenderStopped` on all ranks at the same block border; on rank 0 `InvalidRender` and whatever goes wrong

@@ -84,5 +84,16 @@ def test_a_block_may_be_asked_for_out_of_order_after_a_new_start() -> None:
         torch.testing.assert_close(sink_at(fresh, 30), late, rtol=0, atol=1e-12)
 
 
+def test_a_new_session_turns_its_own_keys_from_the_start() -> None:
+    for rotation in SinkRotation:
+        cache = cache_of(rotation, torch.float64)
+        turned = sink_at(cache, 30).clone()
+        cache.k_NGHK[:, cache.reference_slots().write] = cache_of(rotation, torch.float64).k_NGHK[
+            :, cache.reference_slots().write
+        ]
+        cache.keep_reference()
+        torch.testing.assert_close(sink_at(cache, 30), turned, rtol=0, atol=1e-12)
+
+
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()

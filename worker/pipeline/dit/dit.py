@@ -33,9 +33,6 @@ from worker.pipeline.dit.kernels import Kernels
 VIDEO_MASK, REFERENCE_MASK = 0, 1
 """Rows of the mask embedding; row 2 is for motion frames, which this path has not."""
 
-UNUSED_WEIGHTS = ("cond_encoder.", "frame_packer.")
-"""Keys of the released file that this path never reads (specification, section 3)."""
-
 
 @dataclass(frozen=True)
 class TimeCondition:

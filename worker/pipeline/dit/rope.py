@@ -60,7 +60,6 @@ class Rope:
     def __init__(self, config: DiTConfig, grid: TokenGrid, *, device: torch.device, dtype: torch.dtype) -> None:
         """`dtype` is that of the products: float32, or float64 for a float64 network."""
         self._config = config
-        self._device = device
         self._dtype = dtype
         self._space_NP = space_angles(config, grid, device=device)
         self._block = self._turn(block_positions(config, 0))
