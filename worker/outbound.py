@@ -7,7 +7,6 @@ that a slow sender cannot stretch.
 """
 
 import http.client
-import io
 import socket
 import ssl
 import time
@@ -15,19 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 from urllib.parse import urljoin
 
 import certifi
 
 from worker.addresses import AddressPolicy, NameNotResolved, Target, UnsafeUrl, parse_target, resolve
+from worker.timed_socket import CHUNK_BYTES, TimedSocket, open_socket, remaining
 
 __all__ = ["AddressPolicy", "Client", "OutboundError", "RefusedByServer", "Response", "TooLarge", "UnsafeUrl"]
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 10.0
-IDLE_TIMEOUT_S = 20.0
-CHUNK_BYTES = 256 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _USER_AGENT = "realvideo-batch"
@@ -104,12 +102,12 @@ class Client:
     ) -> Iterator[tuple[Target, http.client.HTTPResponse]]:
         target = parse_target(url, policy=self._policy)
         with _network_errors(target.host):
-            addresses = resolve(target, policy=self._policy, timeout_s=_remaining(deadline, CONNECT_TIMEOUT_S))
+            addresses = resolve(target, policy=self._policy, timeout_s=remaining(deadline, CONNECT_TIMEOUT_S))
             sock = self._connect(target, addresses, deadline=deadline)
         try:
             with _network_errors(target.host):
                 connection = http.client.HTTPConnection(target.host, target.port)
-                connection.sock = _TimedSocket(sock, deadline)
+                connection.sock = TimedSocket(sock, deadline)
                 connection.request(
                     method,
                     target.path,
@@ -132,7 +130,7 @@ class Client:
         failure: OSError = OSError("no address")
         for address in addresses:
             try:
-                sock = _open(address, target.port, timeout_s=_remaining(deadline, CONNECT_TIMEOUT_S))
+                sock = open_socket(address, target.port, timeout_s=remaining(deadline, CONNECT_TIMEOUT_S))
             except OSError as error:
                 failure = error
                 continue
@@ -140,57 +138,12 @@ class Client:
             if target.scheme == "http":
                 return sock
             try:
-                sock.settimeout(_remaining(deadline, CONNECT_TIMEOUT_S))
+                sock.settimeout(remaining(deadline, CONNECT_TIMEOUT_S))
                 return self._tls.wrap_socket(sock, server_hostname=target.host)
             except OSError:
                 sock.close()
                 raise
         raise failure
-
-
-def _open(address: str, port: int, *, timeout_s: float) -> socket.socket:
-    # not socket.create_connection, which would look the address up once more
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    try:
-        sock.settimeout(timeout_s)
-        sock.connect((address, port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-class _TimedSocket:
-    """What http.client uses of a socket, with every wait cut off at the deadline."""
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock = sock
-        self._deadline = deadline
-
-    def sendall(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            self._sock.settimeout(_remaining(self._deadline, IDLE_TIMEOUT_S))
-            view = view[self._sock.send(view) :]
-
-    def makefile(self, _mode: str) -> BinaryIO:
-        return io.BufferedReader(_TimedReader(self._sock, self._deadline), CHUNK_BYTES)
-
-    def close(self) -> None:
-        """Does nothing: http.client closes before the body is read; the request closes the socket itself."""
-
-
-class _TimedReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._sock.settimeout(_remaining(self._deadline, IDLE_TIMEOUT_S))
-        return self._sock.recv_into(buffer)
 
 
 def _save(answer: http.client.HTTPResponse, path: Path, *, max_bytes: int) -> int:
@@ -237,13 +190,6 @@ def _network_errors(host: str) -> Iterator[None]:
         raise OutboundError(f"{host} sent an answer that is not HTTP, or broke it off.") from error
     except OSError as error:
         raise OutboundError(f"No connection with {host}: {error.strerror or type(error).__name__}.") from error
-
-
-def _remaining(deadline: float, at_most: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("deadline")
-    return min(left, at_most)
 
 
 def _response(answer: http.client.HTTPResponse) -> Response:

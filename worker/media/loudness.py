@@ -31,7 +31,7 @@ def measure_loudness(sound: Path, *, duration_s: float) -> Loudness:
         own_input(sound, vn=None, xerror=None)["a:0"]
         .filter("atrim", end=duration_s)
         .filter("aformat", channel_layouts="mono|stereo", sample_fmts="flt")
-        .filter("ebur128", framelog="quiet")
+        .filter("ebur128", framelog="verbose")
         .filter("astats", measure_overall="RMS_level", measure_perchannel="none")
     )
     said = run(ffmpeg.output(track, "pipe:1", format="null"), limits=_LIMITS)

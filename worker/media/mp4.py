@@ -1,25 +1,23 @@
 """Writes the finished video: frames as they are drawn, and the original sound, into one MP4.
 
-Knows ffmpeg's encoders and nothing of where frames come from. Whoever draws never waits for the encoder unless it has
-fallen several blocks behind: a thread feeds it.
+Knows the encoder's process and nothing of where frames come from. Whoever draws never waits for the encoder unless it
+has fallen several blocks behind: a thread feeds it.
 """
 
 import queue
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import av
-import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.media.errors import FfmpegFailed, FramesMissing
-from worker.media.ffmpeg import SOUND_FORMATS, FfmpegProcess, ProcessLimits, output_path, own_input
+from worker.media.ffmpeg import FfmpegProcess, ProcessLimits
+from worker.media.muxing import Quality, muxing
 from worker.media.timing import NATIVE_FPS, frames_for
 
 Frames = NDArray[np.uint8]
@@ -28,19 +26,8 @@ Frames = NDArray[np.uint8]
 QUEUED_BLOCKS = 8
 STALL_TIMEOUT_S = 120.0
 FINISH_TIMEOUT_S = 600.0
-KEYFRAME_EVERY_S = 2
-_LIMITS = ProcessLimits(wall_s=6 * 3600.0, cpu_s=24 * 3600)
+_LIMITS = ProcessLimits(wall_s=6 * 3600.0, cpu_s=96 * 3600)
 _POLL_S = 0.2
-_AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
-_TOP_RATE = 48000
-
-
-@dataclass(frozen=True)
-class Quality:
-    """x264's preset and constant rate factor."""
-
-    preset: str = "veryfast"
-    crf: int = 18
 
 
 class Mp4Writer:
@@ -72,7 +59,7 @@ class Mp4Writer:
         self._written = 0
         self._blocks: queue.Queue[Frames | None] = queue.Queue(maxsize=QUEUED_BLOCKS)
         self._closed = threading.Event()
-        command = _muxing(
+        command = muxing(
             self._partial,
             size=(width, height),
             output_fps=output_fps,
@@ -158,61 +145,3 @@ class Mp4Writer:
 
     def _stalled(self) -> FfmpegFailed:
         return FfmpegFailed(f"the encoder took no frame for {STALL_TIMEOUT_S:.0f} s", stderr=self._ffmpeg.stderr)
-
-
-def _muxing(
-    path: Path, *, size: tuple[int, int], output_fps: int, sound: Path, duration_s: float, quality: Quality
-) -> Any:
-    picture = _picture(size, output_fps=output_fps, frames=frames_for(duration_s, fps=output_fps))
-    track, track_options = _track(sound, duration_s=duration_s)
-    return ffmpeg.output(
-        picture,
-        track,
-        output_path(path),
-        format="mp4",
-        vcodec="libx264",
-        preset=quality.preset,
-        crf=quality.crf,
-        pix_fmt="yuv420p",
-        g=output_fps * KEYFRAME_EVERY_S,
-        movflags="+faststart",
-        map_metadata=-1,
-        # the same inputs give the same bytes
-        fflags="+bitexact",
-        **{"profile:v": "high", "flags:v": "+cgop+bitexact", "flags:a": "+bitexact"},
-        **track_options,
-    )
-
-
-def _picture(size: tuple[int, int], *, output_fps: int, frames: int) -> Any:
-
-    return (
-        ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", video_size=size, framerate=NATIVE_FPS)
-        .filter("fps", fps=output_fps, round="near")
-        # at other rates the last frame may be one short of the sound's end
-        .filter("tpad", stop_mode="clone", stop=output_fps)
-        .filter("trim", end_frame=frames)
-        .filter("scale", out_color_matrix="bt709", out_range="tv", flags="accurate_rnd+full_chroma_int")
-        .filter("format", "yuv420p")
-        .filter("setparams", colorspace="bt709", color_primaries="bt709", color_trc="bt709", range="tv")
-    )
-
-
-def _track(sound: Path, *, duration_s: float) -> tuple[Any, dict[str, object]]:
-    """The sound at its own rate, as long as the video to a sample, and the options of its encoder."""
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(SOUND_FORMATS)}
-    with av.open(f"file:{sound.absolute()}", options=options) as container:
-        source = container.streams.audio[0].codec_context
-        source_rate, channels = source.sample_rate, min(source.channels, 2)
-    rate = source_rate if source_rate in _AAC_RATES else _TOP_RATE
-    samples = round(duration_s * rate)
-    track = (
-        own_input(sound)["a:0"]
-        .filter("aresample", rate, **{"async": 1, "first_pts": 0})
-        .filter("aformat", channel_layouts="mono|stereo")
-        .filter("apad", whole_len=samples)
-        .filter("atrim", end_sample=samples)
-    )
-    # an AAC frame of 1024 samples holds at most 6144 bits a channel
-    bit_rate = min(96_000 * channels + 32_000, int(rate * 5.5) * channels)
-    return track, {"acodec": "aac", "audio_bitrate": bit_rate, "ar": rate}

@@ -13,7 +13,8 @@ from worker.storage.contract import (
     StoredObject,
 )
 from worker.storage.local import LocalStorage
-from worker.storage.s3 import S3Storage, s3_client
+from worker.storage.s3 import S3Storage
+from worker.storage.s3_connection import s3_client
 
 __all__ = [
     "AccessRefused",

@@ -7,27 +7,14 @@ the object is asked for its size and checksum afterwards.
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-    ResponseStreamingError,
-)
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from models.settings import CommonSettings
 from worker.storage.contract import (
     CHUNK_BYTES,
-    AccessRefused,
-    ObjectMissing,
     ObjectTooLarge,
     StorageError,
     StoredObject,
@@ -35,39 +22,15 @@ from worker.storage.contract import (
     check_prefix,
     sha256_of,
 )
+from worker.storage.s3_connection import BrokenOff, s3_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S: float = 30
-REQUEST_TRIES = 5
 PART_BYTES = 16 * 1024 * 1024
 DOWNLOAD_TRIES = 3
 _DIGEST = "sha256"  # the name of the object's own metadata
-
-
-def s3_client(settings: CommonSettings) -> "S3Client":
-    secret = settings.s3_secret_access_key
-    # a client of its own session: the default session is shared and not safe to build clients from in threads
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        region_name=settings.s3_region,
-        aws_access_key_id=settings.s3_access_key_id,
-        aws_secret_access_key=None if secret is None else secret.get_secret_value(),
-        config=Config(
-            signature_version="s3v4",
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": REQUEST_TRIES},
-            s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
-            # other servers than Amazon's need not know the newer checksums; the MD5 of every part is sent instead
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
 
 
 class S3Storage:
@@ -82,7 +45,7 @@ class S3Storage:
         check_key(key)
         size_bytes = path.stat().st_size
         digest = sha256_of(path)
-        with _s3_errors(key):
+        with s3_errors(key):
             if size_bytes <= self._part_bytes:
                 etag = self._put(path, key, content_type=content_type, digest=digest)
             else:
@@ -101,14 +64,14 @@ class S3Storage:
 
     def stat(self, key: str) -> StoredObject:
         check_key(key)
-        with _s3_errors(key):
+        with s3_errors(key):
             head = self._client.head_object(Bucket=self._bucket, Key=key)
         return StoredObject(key=key, size_bytes=head["ContentLength"], sha256=head["Metadata"].get(_DIGEST))
 
     def delete_prefix(self, prefix: str) -> int:
         check_prefix(prefix)
         count = 0
-        with _s3_errors(prefix):
+        with s3_errors(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 for entry in page.get("Contents", []):
                     self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
@@ -180,9 +143,9 @@ class S3Storage:
     def _receive_patiently(self, key: str, file: BinaryIO, *, max_bytes: int) -> StoredObject:
         for tries_left in reversed(range(DOWNLOAD_TRIES)):
             try:
-                with _s3_errors(key):
+                with s3_errors(key):
                     return self._receive(key, file, max_bytes=max_bytes)
-            except _BrokenOff:
+            except BrokenOff:
                 if tries_left == 0:
                     raise
                 file.seek(0)
@@ -200,38 +163,8 @@ class S3Storage:
                 digest.update(chunk)
                 file.write(chunk)
         if answer["Metadata"].get(_DIGEST, digest.hexdigest()) != digest.hexdigest():
-            raise _BrokenOff(f"{key} is not what was stored under this key.")
+            raise BrokenOff(f"{key} is not what was stored under this key.")
         return StoredObject(key=key, size_bytes=answer["ContentLength"], sha256=digest.hexdigest())
-
-
-class _BrokenOff(StorageError):  # noqa: N818 - what happened
-    """The connection ended in the middle of an object, or spoilt it: the next try starts from its beginning."""
-
-
-@contextmanager
-def _s3_errors(key: str) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        raise _refusal(key, error.response) from error
-    except (IncompleteReadError, ResponseStreamingError, HTTPError) as error:
-        raise _BrokenOff(f"The storage broke off {key}: {type(error).__name__}.") from error
-    except HTTPClientError as error:
-        raise StorageError(f"The storage cannot be reached for {key}: {type(error).__name__}.") from error
-    except BotoCoreError as error:
-        raise StorageError(f"The storage failed for {key}: {type(error).__name__}.") from error
-
-
-def _refusal(key: str, response: Any) -> StorageError:
-    status = response["ResponseMetadata"]["HTTPStatusCode"]
-    code = response["Error"].get("Code", "")
-    if code == "NoSuchBucket":
-        return StorageError("The storage has no such bucket.")
-    if status == 404:
-        return ObjectMissing(f"There is no object {key}.")
-    if status in (401, 403):
-        return AccessRefused(f"The storage refused access to {key} ({code}).")
-    return StorageError(f"The storage answered {status} ({code}) for {key}.")
 
 
 def _md5(data: bytes) -> bytes:

@@ -26,9 +26,9 @@ from worker.storage import (
     StorageError,
     open_input_buckets,
     open_storage,
+    s3_connection,
 )
-from worker.storage import s3 as s3_module
-from worker.storage.s3 import s3_client as worker_client
+from worker.storage.s3_connection import s3_client as worker_client
 
 MB = 1024 * 1024
 KEY = "tenants/ten_1/jobs/job_1/1/video.mp4"
@@ -242,8 +242,8 @@ def test_a_server_that_hangs_is_given_up(
         return b""
 
     wire.to_server = swallow
-    monkeypatch.setattr(s3_module, "READ_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(s3_module, "REQUEST_TRIES", 2)
+    monkeypatch.setattr(s3_connection, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(s3_connection, "REQUEST_TRIES", 2)
     storage = open_storage(s3_settings_for(s3_server, bucket=s3_bucket, s3_endpoint_url=wire.url))
     with pytest.raises(StorageError, match="cannot be reached"):
         storage.stat(KEY)

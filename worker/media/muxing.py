@@ -1,0 +1,81 @@
+"""ffmpeg's command for the finished video: raw frames and a sound in, one MP4 out. Knows encoders; runs nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import ffmpeg
+
+from worker.media.ffmpeg import SOUND_FORMATS, output_path, own_input
+from worker.media.timing import NATIVE_FPS, frames_for
+
+KEYFRAME_EVERY_S = 2
+_AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
+_TOP_RATE = 48000
+
+
+@dataclass(frozen=True)
+class Quality:
+    """x264's preset and constant rate factor."""
+
+    preset: str = "veryfast"
+    crf: int = 18
+
+
+def muxing(
+    path: Path, *, size: tuple[int, int], output_fps: int, sound: Path, duration_s: float, quality: Quality
+) -> Any:
+    picture = _picture(size, output_fps=output_fps, frames=frames_for(duration_s, fps=output_fps))
+    track, track_options = _track(sound, duration_s=duration_s)
+    return ffmpeg.output(
+        picture,
+        track,
+        output_path(path),
+        format="mp4",
+        vcodec="libx264",
+        preset=quality.preset,
+        crf=quality.crf,
+        pix_fmt="yuv420p",
+        g=output_fps * KEYFRAME_EVERY_S,
+        movflags="+faststart",
+        map_metadata=-1,
+        # the same inputs give the same bytes
+        fflags="+bitexact",
+        **{"profile:v": "high", "flags:v": "+cgop+bitexact", "flags:a": "+bitexact"},
+        **track_options,
+    )
+
+
+def _picture(size: tuple[int, int], *, output_fps: int, frames: int) -> Any:
+
+    return (
+        ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", video_size=size, framerate=NATIVE_FPS)
+        .filter("fps", fps=output_fps, round="near")
+        # at other rates the last frame may be one short of the sound's end
+        .filter("tpad", stop_mode="clone", stop=output_fps)
+        .filter("trim", end_frame=frames)
+        .filter("scale", out_color_matrix="bt709", out_range="tv", flags="accurate_rnd+full_chroma_int")
+        .filter("format", "yuv420p")
+        .filter("setparams", colorspace="bt709", color_primaries="bt709", color_trc="bt709", range="tv")
+    )
+
+
+def _track(sound: Path, *, duration_s: float) -> tuple[Any, dict[str, object]]:
+    """The sound at its own rate, as long as the video to a sample, and the options of its encoder."""
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(SOUND_FORMATS)}
+    with av.open(f"file:{sound.absolute()}", options=options) as container:
+        source = container.streams.audio[0].codec_context
+        source_rate, channels = source.sample_rate, min(source.channels, 2)
+    rate = source_rate if source_rate in _AAC_RATES else _TOP_RATE
+    samples = round(duration_s * rate)
+    track = (
+        own_input(sound)["a:0"]
+        .filter("aresample", rate, **{"async": 1, "first_pts": 0})
+        .filter("aformat", channel_layouts="mono|stereo")
+        .filter("apad", whole_len=samples)
+        .filter("atrim", end_sample=samples)
+    )
+    # an AAC frame of 1024 samples holds at most 6144 bits a channel
+    bit_rate = min(96_000 * channels + 32_000, int(rate * 5.5) * channels)
+    return track, {"acodec": "aac", "audio_bitrate": bit_rate, "ar": rate}
