@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         places=InputPlaces.of(settings),
         link=GroupLink(Path(arguments[1])),
         node_name=settings.node_name,
-        work_directory=settings.node_directory,
+        attempts_directory=settings.attempts_directory,
         drain=drain,
     )
     register(app, desk)

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -75,7 +74,7 @@ class Node:
             signal.signal(number, self._on_signal)
         with ExitStack() as stack:
             stack.enter_context(_own_directory(self._settings.node_directory))
-            socket_path = stack.enter_context(_private_directory()) / "group.sock"
+            socket_path = self._settings.node_directory / "group.sock"
             server = GroupServer(self._group, socket_path=socket_path, on_progress=self._metrics.on_progress)
             consumer = ConsumerProcess(socket_path)
             report = NodeReport(self._settings, group=self._group, server=server, metrics=self._metrics)
@@ -146,8 +145,12 @@ class Node:
 
 @contextmanager
 def _own_directory(directory: Path) -> Iterator[None]:
-    """The node's directory, locked and empty. Raises `NodeNameTaken` when another node of this name has it."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """The node's directory, locked, empty and closed to other users.
+
+    Raises `NodeNameTaken` when another node of this name has it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
@@ -171,13 +174,6 @@ def _empty(directory: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-@contextmanager
-def _private_directory() -> Iterator[Path]:
-    """A new directory that only this user can enter, with a short path, as names of sockets must be."""
-    with tempfile.TemporaryDirectory(prefix="realvideo-node-") as directory:  # made with mode 0700
-        yield Path(directory)
 
 
 if __name__ == "__main__":

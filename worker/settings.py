@@ -56,3 +56,7 @@ class WorkerSettings(CommonSettings):
     @property
     def node_directory(self) -> Path:
         return self.work_directory / self.node_name
+
+    @property
+    def attempts_directory(self) -> Path:
+        return self.node_directory / "attempts"

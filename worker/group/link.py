@@ -20,6 +20,7 @@ from worker.group.errors import (
 from worker.group.messages import Cancel, Finished, Interrupted, Refused
 from worker.group.request import OnProgress, RenderProgress, RenderRequest, RenderResult, ShouldCancel
 from worker.group.session_messages import Hello, Lost, Outcome, StillHere, StoppedFor, StopReason, Unavailable
+from worker.group.socket_address import short_address
 
 POLL_S = 0.1
 SIGN_OF_LIFE_EVERY_S = 2.0
@@ -40,7 +41,8 @@ class GroupLink:
         opened = socket.socket(socket.AF_UNIX)
         opened.settimeout(CONNECT_TIMEOUT_S)
         try:
-            opened.connect(str(self._socket_path))
+            with short_address(self._socket_path) as address:
+                opened.connect(address)
         except OSError as error:
             opened.close()
             raise GroupUnavailable(f"the node does not listen: {error}") from error

@@ -20,6 +20,7 @@ from worker.group.errors import GroupFailed, GroupUnavailable, RenderCanceled, R
 from worker.group.messages import Cancel, Finished, Interrupted, Refused
 from worker.group.request import OnProgress, RenderProgress, RenderRequest
 from worker.group.session_messages import Admitted, Hello, Lost, Outcome, StoppedFor, StopReason, Unavailable
+from worker.group.socket_address import short_address
 from worker.group.warm_group import WarmGroup
 
 POLL_S = 0.1
@@ -45,7 +46,8 @@ class GroupServer:
         self._thread = threading.Thread(target=self._accept, name="group-server", daemon=True)
 
     def start(self) -> None:
-        self._listener.bind(str(self._socket_path))
+        with short_address(self._socket_path) as address:
+            self._listener.bind(address)
         self._socket_path.chmod(0o600)
         self._listener.listen()
         self._listener.settimeout(ACCEPT_POLL_S)

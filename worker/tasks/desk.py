@@ -18,7 +18,7 @@ class RenderDesk:
     places: InputPlaces
     link: GroupLink
     node_name: str
-    work_directory: Path
+    attempts_directory: Path
     drain: Drain
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)
     media_limits: MediaLimits = field(default_factory=MediaLimits)

@@ -69,7 +69,7 @@ def _live(job: Job, group: Session, desk: RenderDesk) -> None:
     log.info("%s: attempt %d begins", job.id, job.attempt)
     with (
         Lease(desk.database, job_id=job.id, attempt=job.attempt, drain=desk.drain) as lease,
-        _attempt_directory(job, desk.work_directory) as directory,
+        _attempt_directory(job, desk.attempts_directory) as directory,
     ):
         try:
             made = make(job, group=group, lease=lease, desk=desk, directory=directory)
@@ -122,15 +122,15 @@ def _settle(job: Job, lease: Lease, transition: Callable[..., bool]) -> bool:
 
 
 @contextmanager
-def _attempt_directory(job: Job, work_directory: Path) -> Iterator[Path]:
+def _attempt_directory(job: Job, attempts_directory: Path) -> Iterator[Path]:
     """A directory of this attempt alone, gone afterwards; and so is what a killed consumer left of an earlier one.
 
     Whoever holds the group is alone here: nothing of an earlier attempt is still being written.
     """
-    if work_directory.exists():
-        for left in work_directory.iterdir():
+    if attempts_directory.exists():
+        for left in attempts_directory.iterdir():
             shutil.rmtree(left)
-    directory = work_directory / f"{job.id}.{job.attempt}"
+    directory = attempts_directory / f"{job.id}.{job.attempt}"
     directory.mkdir(parents=True)
     try:
         yield directory

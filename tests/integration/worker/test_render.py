@@ -278,4 +278,4 @@ def _attempts(around: Surroundings, job: Job) -> list[tuple[str | None, str | No
 
 def _left_behind(around: Surroundings, node: NodeProcess) -> list[str]:
     """Files of attempts that have ended."""
-    return [str(path) for path in (around.directory / "work" / node.name).iterdir()]
+    return [str(path) for path in (around.directory / "work" / node.name / "attempts").iterdir()]

@@ -174,6 +174,17 @@ def test_a_client_is_turned_away_when_the_group_stays_cold(node: Node, monkeypat
         pass
 
 
+def test_a_socket_may_lie_at_a_path_longer_than_an_address(server_directory: Path) -> None:
+    deep = server_directory / ("d" * 120)
+    deep.mkdir()
+    server = GroupServer(WarmGroup(stand_in_group), socket_path=deep / "group.sock", on_progress=ignore)
+    server.start()
+    server.drain()
+    with pytest.raises(GroupUnavailable, match="draining"), GroupLink(deep / "group.sock").session("job_1"):
+        pass
+    server.close()
+
+
 def test_a_node_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(GroupUnavailable, match="does not listen"), GroupLink(tmp_path / "none.sock").session("job_1"):
