@@ -35,6 +35,7 @@ OLDEST_UV = (0, 9)
 CPU_TORCH = "2.13.0"
 FREE_GB_FOR = {"cpu": 3, "cuda": 14}
 INDEX_URL = "https://pypi.org/simple/"
+QUIET = [] if sys.stderr.isatty() else ["--quiet"]  # progress bars are for people
 
 BAD_PYTHON = 3
 DISK_FULL = 4
@@ -174,7 +175,7 @@ def make_environment(kind: str) -> None:
     STAMP.unlink(missing_ok=True)
     uv = find_uv() or install_uv()
     base_python = getattr(sys, "_base_executable", None) or sys.executable
-    install([uv, "venv", "--quiet", "--allow-existing", "--python", base_python, str(VENV)])
+    install([uv, "venv", *QUIET, "--allow-existing", "--python", base_python, str(VENV)])
     if kind == "cpu":
         install_for_cpu(uv)
     else:
@@ -215,7 +216,7 @@ def install_uv() -> str:
         )
     home = TOOLS / "uv"
     install([sys.executable, "-m", "venv", "--clear", str(home)])
-    install([str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", f"uv>={OLDEST_UV[0]}.{OLDEST_UV[1]}"])
+    install([str(home / "bin" / "python"), "-m", "pip", "install", *QUIET, f"uv>={OLDEST_UV[0]}.{OLDEST_UV[1]}"])
     return str(home / "bin" / "uv")
 
 
@@ -223,7 +224,7 @@ def install_for_cpu(uv: str) -> None:
     """Everything as locked, with hashes, but PyTorch as its CPU build: the locked one brings 6 GB of CUDA libraries."""
     requirements = VENV / "requirements.txt"
     install([uv, "export", "--quiet", "--frozen", "--no-emit-project", "--prune", "torch", "-o", str(requirements)])
-    pip_install = [uv, "pip", "install", "--quiet", "--python", str(venv_python())]
+    pip_install = [uv, "pip", "install", *QUIET, "--python", str(venv_python())]
     install([*pip_install, "--require-hashes", "-r", str(requirements)])
     if not has_cpu_torch() and not install_cpu_torch(pip_install):
         print("run.py: no CPU build of PyTorch within reach; installing the large one.", file=sys.stderr)
@@ -252,7 +253,7 @@ def install_cpu_torch(pip_install: list[str]) -> bool:
 
 
 def install_all_locked(uv: str) -> None:
-    install([uv, "sync", "--frozen", "--python", str(venv_python())])
+    install([uv, "sync", *QUIET, "--frozen", "--python", str(venv_python())])
 
 
 def install(command: list[str]) -> None:
