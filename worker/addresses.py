@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """Which URLs and network addresses this installation may talk to on behalf of a customer.
 
 Knows URLs, names and IP addresses. Knows nothing of HTTP requests, jobs or webhooks.

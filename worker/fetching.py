@@ -47,7 +47,7 @@ class InputError(Exception):
         return self.code is InputErrorCode.UNREACHABLE
 
 
-class InputGone(InputError):  # noqa: N818 - what happened
+class InputGone(InputError):
     """The input does not exist, or does not exist any more."""
 
     def __init__(self, message: str) -> None:

@@ -17,7 +17,7 @@ STOP_TIMEOUT_S = 2.0
 log = logging.getLogger(__name__)
 
 
-class PortTaken(Exception):  # noqa: N818 - what happened
+class PortTaken(Exception):
     """Something else listens there, or this process may not."""
 
 

@@ -164,7 +164,7 @@ def _own_directory(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-class NodeNameTaken(Exception):  # noqa: N818 - named by what happened
+class NodeNameTaken(Exception):
     """Two nodes of one name on one machine."""
 
 

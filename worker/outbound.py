@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """HTTP requests to addresses that customers name: webhook deliveries and inputs to download.
 
 Knows HTTP. Knows nothing of jobs, webhooks or storage. A name is resolved once, every address it stands for is checked,

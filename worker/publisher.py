@@ -13,7 +13,7 @@ from models.queues import PUBLISHER_TRANSPORT_OPTIONS, WEBHOOK_QUEUE, Priority, 
 from worker.celery_app import create_app
 
 
-class BrokerDown(Exception):  # noqa: N818 - what happened
+class BrokerDown(Exception):
     """The message was not published, or it is not known whether it was. Publishing it twice does no harm."""
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """How a render or a group ends when it does not end well."""
 
 from __future__ import annotations

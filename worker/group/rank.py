@@ -126,7 +126,7 @@ def _outcome(renderer: Renderer, request: RenderRequest, pipe: Connection) -> Fr
     return None if result is None else Finished(result)
 
 
-class _GroupGone(Exception):  # noqa: N818 - as in errors.py
+class _GroupGone(Exception):
     """The group closed its pipe or died."""
 
 

@@ -193,5 +193,5 @@ class WarmGroup:
         self._changed.notify_all()
 
 
-class _BudgetSpent(Exception):  # noqa: N818 - as in errors.py
+class _BudgetSpent(Exception):
     pass

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """What can be wrong with a customer's file, with ffmpeg, and with a finished video.
 
 `MediaError` is the customer's to mend: its message is a sentence that says what to do. `FfmpegFailed` is ours.

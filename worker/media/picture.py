@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """A portrait at the size of its video.
 
 Knows pictures and the two policies for the size: the reference's rule (model specification, section 12), which chooses

@@ -14,7 +14,7 @@ from pathlib import Path
 PROBE_TIMEOUT_S = 30.0
 
 
-class Unreadable(Exception):  # noqa: N818 - what happened
+class Unreadable(Exception):
     """The file is not of one of the formats, or it is too broken to open."""
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """What can go wrong inside the pipeline, as the caller sees it.
 
 Mistakes of the caller are `ValueError`s and leave the pipeline fit for the next render. `RenderStopped` and

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """Sound on its way to the audio encoder: read once from front to back, kept aside, and normalised.
 
 Knows samples only. Normalisation needs the mean and the variance of all samples before the first one is used, but the

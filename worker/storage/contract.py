@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """What a storage does, and how it can fail. Knows no kind of storage."""
 
 import hashlib

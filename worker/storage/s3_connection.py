@@ -48,7 +48,7 @@ def s3_client(settings: CommonSettings) -> "S3Client":
     )
 
 
-class BrokenOff(StorageError):  # noqa: N818 - what happened
+class BrokenOff(StorageError):
     """The connection ended in the middle of an object, or spoilt it: the next try starts from its beginning."""
 
 

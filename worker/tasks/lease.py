@@ -52,15 +52,15 @@ class Standing(StrEnum):
     LOST = "lost"  # others may have the job: touch nothing any more
 
 
-class LeaseLost(Exception):  # noqa: N818 - what happened
+class LeaseLost(Exception):
     """The job is not this attempt's any more."""
 
 
-class CancelRequested(Exception):  # noqa: N818 - what happened
+class CancelRequested(Exception):
     """A client asked for the job to be canceled."""
 
 
-class DrainRequested(Exception):  # noqa: N818 - what happened
+class DrainRequested(Exception):
     """The node goes away; the job is to be handed back."""
 
 

@@ -36,7 +36,7 @@ def register(app: Celery, desk: RenderDesk) -> None:
     def render(job_id: str) -> None:
         render_job(job_id, desk)
 
-    app.task(render, name=str(TaskName.RENDER))
+    app.task(render, name=str(TaskName.RENDER), shared=False)
 
 
 def render_job(job_id: str, desk: RenderDesk) -> None:

@@ -35,9 +35,11 @@ class DeliveryDesk:
 def register(app: Celery, desk: DeliveryDesk) -> None:
     """Make the task known to the app."""
 
-    @app.task(name=str(TaskName.DELIVER), shared=False)  # or every app of the process would have it, with this desk
     def deliver_webhook(delivery_id: str) -> None:
         deliver(desk, delivery_id)
+
+    # not shared: or every app of the process would have it, with this desk
+    app.task(deliver_webhook, name=str(TaskName.DELIVER), shared=False)
 
 
 def deliver(desk: DeliveryDesk, delivery_id: str) -> None:

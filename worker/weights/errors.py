@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """What can go wrong while weights are fetched, converted or checked."""
 
 from __future__ import annotations

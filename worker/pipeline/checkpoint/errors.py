@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - an outcome is named by what happened, not "Error"
 """What can be wrong with a file of weights."""
 
 from __future__ import annotations
