@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 Spoil = Callable[[bytes], bytes]
 
 
-class Cut(Exception):  # noqa: N818 - what happened
+class Cut(Exception):
     """Raised by a spoiler to end the connection at once."""
 
 

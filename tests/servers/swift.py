@@ -30,7 +30,7 @@ class S3Server:
     region: str = "us-east-1"
 
 
-class SwiftDidNotStart(RuntimeError):  # noqa: N818 - what happened
+class SwiftDidNotStart(RuntimeError):
     """The server gave up or was not ready in time; the message holds the end of its log."""
 
 
