@@ -15,7 +15,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from worker.processes import die_with_parent
 
 READY_TIMEOUT_S = 45.0
 _SERVERS = ("account", "container", "object")
@@ -91,6 +94,7 @@ def _process(directory: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=partial(die_with_parent, os.getpid()),  # even when the tests are killed
             env={**os.environ, "PYTHONWARNINGS": "ignore"},
         )
     try:
