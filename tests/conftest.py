@@ -63,9 +63,9 @@ def spare_database_url(_server_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def broker_url(_broker_server: str) -> str:
-    """The URL of an empty broker."""
+    """The URL of an empty broker. One named by BROKER_URL is emptied, that database number of it."""
     with redis.Redis.from_url(_broker_server, socket_timeout=5) as client:
-        client.flushall()
+        client.flushdb()
     return _broker_server
 
 

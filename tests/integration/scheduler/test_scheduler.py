@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from structlog.testing import capture_logs
 
 from infra.local.postgres import EmbeddedPostgres
@@ -24,6 +25,7 @@ from models.job import Job, JobStatus
 from tests import factories
 from tests.integration.models.steps import Steps
 from worker import scheduler as module
+from worker.reconciler import Reconciler
 from worker.scheduler import Scheduler, SchedulerSettings
 
 MakeJob = Callable[..., Job]
@@ -56,7 +58,7 @@ def settings_of(database_url: str, broker_url: str, directory: Path) -> Schedule
 @contextmanager
 def running(settings: SchedulerSettings) -> Iterator[threading.Thread]:
     stop = threading.Event()
-    thread = threading.Thread(target=Scheduler(settings).run, args=[stop])
+    thread = threading.Thread(target=Scheduler(settings).run, args=[stop], daemon=True)
     thread.start()
     try:
         yield thread
@@ -118,19 +120,47 @@ def test_one_of_two_leads_and_the_other_takes_over(
     database_url: str, broker_url: str, tmp_path: Path, make_job: MakeJob
 ) -> None:
     settings = settings_of(database_url, broker_url, tmp_path)
-    stop_first = threading.Event()
-    with capture_logs() as lines:
-        first = threading.Thread(target=Scheduler(settings).run, args=[stop_first])
-        first.start()
-        wait_until(lambda: leaders(lines) == 1)
+    with capture_logs() as lines, ExitStack() as second:
         with running(settings):
-            time.sleep(0.5)  # the second has asked for the lock some times
+            wait_until(lambda: leaders(lines) == 1)
+            second.enter_context(running(settings))
+            time.sleep(0.5)  # the second asks for the lock some times
             assert leaders(lines) == 1
-            stop_first.set()
-            first.join(10)
-            wait_until(lambda: leaders(lines) == 2)
-            job_id = make_job().id
-            wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+        wait_until(lambda: leaders(lines) == 2)
+        job_id = make_job().id
+        wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OperationalError("SELECT 1", {}, Exception("deadlock detected")), "the database is away"),
+        (ProgrammingError("SELECT 1", {}, Exception("a mistake of ours")), "a round failed"),
+    ],
+)
+def test_after_a_round_that_failed_it_leads_again(
+    database_url: str,
+    broker_url: str,
+    tmp_path: Path,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
+) -> None:
+    fails = [error, error]
+    rescue = Reconciler.rescue
+
+    def failing(reconciler: Reconciler) -> None:
+        if fails:
+            raise fails.pop()
+        rescue(reconciler)
+
+    monkeypatch.setattr(Reconciler, "rescue", failing)
+    job_id = make_job().id
+    with capture_logs() as lines, running(settings_of(database_url, broker_url, tmp_path)):
+        wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+    assert said(lines, words) >= 1
+    assert leaders(lines) == 3
 
 
 def test_while_the_broker_is_away_jobs_are_rescued_and_afterwards_published_at_once(
