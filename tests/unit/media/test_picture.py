@@ -77,6 +77,13 @@ def test_without_a_gap_both_choices_are_the_reference() -> None:
     assert np.array_equal(never, black)
 
 
+def test_an_odd_rest_is_cut_as_the_reference_cuts_it() -> None:
+    """483 columns to 448: 35 too many, half of which is rounded to the even 18."""
+    picture = gradient(335, 400)
+    resized = np.asarray(picture.resize((483, 576), Image.Resampling.BICUBIC))
+    assert np.array_equal(prepare(picture, ReferenceSize()).pixels, resized[:, 18 : 18 + 448])
+
+
 def test_a_picture_much_longer_than_wide_is_refused_in_a_sentence() -> None:
     with pytest.raises(UnusablePicture, match=r"^A picture of 4000 x 3 pixels is too long and narrow for a video\.$"):
         prepare(gradient(4000, 3), ReferenceSize())

@@ -42,6 +42,7 @@ def test_a_row_stream_holds_no_more_than_it_needs() -> None:
         stream.push(piece)
         assert stream._held is not None
         assert stream._held.shape[1] <= 4
+        assert stream._held.untyped_storage().nbytes() == stream._held.nbytes
 
 
 def test_no_row_of_a_sound_of_whole_seconds_lies_past_its_end() -> None:

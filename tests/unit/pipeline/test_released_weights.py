@@ -22,8 +22,12 @@ from worker.pipeline.checkpoint import (
     RandomWeights,
     ReleasedWeights,
 )
+from worker.pipeline.checkpoint.fill import wanted_shapes
 from worker.pipeline.checkpoint.names import text_encoder_name, vae_name
+from worker.pipeline.config import PRESETS
 from worker.pipeline.dit.dit import DiT
+from worker.pipeline.text_encoder import TextEncoder
+from worker.pipeline.vae import VideoAutoencoder
 
 REALVIDEO = "zai-org/RealVideo"
 S2V = "Wan-AI/Wan2.2-S2V-14B"
@@ -144,6 +148,20 @@ def test_every_key_that_does_not_fit_is_named_and_the_network_stays_untouched(tm
     assert all(parameter.is_meta for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("change", ["extra", "absent", "shape"])
+def test_one_key_that_does_not_fit_is_enough(change: str, tmp_path: Path) -> None:
+    held = files.native_vae()
+    if change == "extra":
+        held["decoder.middle.3.residual.0.gamma"] = torch.ones(1)
+    elif change == "absent":
+        del held["conv2.bias"]
+    else:
+        held["conv2.bias"] = held["conv2.bias"][None]
+    files.save_pickle(held, tmp_path / S2V / "Wan2.1_VAE.pth")
+    with pytest.raises(CheckpointMismatch):
+        files.network(Network.VAE, ReleasedWeights(tmp_path))
+
+
 def test_files_can_be_compared_with_a_network_without_reading_them(tmp_path: Path) -> None:
     vae_pickle(tmp_path)
     with torch.device("meta"):
@@ -240,6 +258,26 @@ def test_names_of_the_native_files_are_those_of_the_reference() -> None:
     assert {name: vae_name(name, resnets_per_level=3) for name in vae.values()} == {n: n for n in vae.values()}
     text = json.loads((files.GOLDEN / "t5.json").read_text())["umt5"]["key_mapping"]
     assert {key: text_encoder_name(key) for key in text} == {key: names[0] for key, names in text.items()}
+
+
+class _Counts:
+    """A source that tells how many tensors a network asks for."""
+
+    def __init__(self) -> None:
+        self.asked: dict[Network, int] = {}
+
+    def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.asked[network] = len(wanted_shapes(module))
+
+    def tokenizer_directory(self) -> None:
+        return None
+
+
+def test_networks_of_the_released_sizes_ask_for_as_many_tensors_as_the_files_have() -> None:
+    sizes, counts = PRESETS["14b"], _Counts()
+    TextEncoder(sizes.text, device=files.CPU, dtype=torch.bfloat16, weights=counts)
+    VideoAutoencoder(sizes.vae, device=files.CPU, dtype=torch.bfloat16, weights=counts)
+    assert counts.asked == {Network.TEXT: 242, Network.VAE: 194}
 
 
 def assert_same(module: nn.Module, which: Network) -> None:

@@ -35,6 +35,11 @@ def test_a_prompt_means_the_same_however_it_is_spaced_and_escaped(encoder: TextE
     assert not torch.equal(plain.rows, encoder.encode("She & he").rows)
 
 
+def test_entities_are_undone_twice_even_beside_tags() -> None:
+    """Where there is a tag, mending the encoding leaves entities alone."""
+    assert clean("<b>she &amp;amp; he</b>") == "<b>she & he</b>"
+
+
 def test_a_prompt_too_long_is_cut_before_its_end_mark(encoder: TextEncoder) -> None:
     rows, length = encoder.encode("x" * 1000)
     assert length == len(rows) == 64
