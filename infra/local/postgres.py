@@ -122,6 +122,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": str(socket_directory) if with_socket else "",
             "max_connections": "200",
             "shared_buffers": "64MB",
+            "dynamic_shared_memory_type": "mmap",  # in the data directory: a crash leaves nothing in /dev/shm
             "timezone": "UTC",
             "log_min_messages": "warning",
             **(DURABLE if self._durable else DISPOSABLE),
