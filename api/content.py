@@ -8,8 +8,8 @@ from fastapi.responses import RedirectResponse
 
 from api.auth import JobsReader
 from api.errors import ApiError, ErrorCode
+from api.job_actions import own_job
 from api.job_view import Variant, output_expires_at, output_link
-from api.jobs import own_job
 from api.openapi import problems
 from api.schemas import JobId
 from api.services import InjectedServices, Services

@@ -1,9 +1,8 @@
 """`/v1/webhook-endpoints/{id}/deliveries`: what was sent to a receiver, each try of it, and sending it again."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -11,43 +10,14 @@ from api.auth import WebhookKeeper
 from api.errors import ApiError, ErrorCode
 from api.openapi import problems
 from api.pagination import After, Limit, fetch_page, page_size
-from api.schemas import Answer, DeliveryId, EndpointId, Moment, Page
+from api.schemas import DeliveryId, EndpointId
 from api.services import InjectedServices
 from api.webhook_endpoints import own_endpoint
+from api.webhook_shapes import DeliveryOut, DeliveryPage, DeliveryWithTries, TryOut
 from models.deliveries import ReplayAnswer, replay
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEvent, WebhookTry
 
 router = APIRouter(tags=["webhooks"])
-
-
-class DeliveryOut(Answer):
-    id: DeliveryId
-    object: Literal["webhook_delivery"] = "webhook_delivery"
-    event_id: str = Field(description="the `webhook-id` of every try")
-    event_type: str
-    job_id: str
-    endpoint_id: EndpointId
-    status: DeliveryStatus = Field(description="dead: no try succeeded and none will follow, unless it is replayed")
-    tries: int
-    next_try_at: Moment | None = Field(description="null unless pending")
-    created_at: Moment
-    ended_at: Moment | None
-
-
-class TryOut(Answer):
-    number: int
-    started_at: Moment
-    duration_ms: float
-    response_status: int | None = Field(description="null: there was no answer")
-    error: str | None
-
-
-class DeliveryWithTries(DeliveryOut):
-    history: list[TryOut] = Field(description="every try, the first one first")
-
-
-class DeliveryPage(Page[DeliveryOut]):
-    """Deliveries, newest first."""
 
 
 @router.get(

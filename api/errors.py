@@ -64,6 +64,7 @@ class ErrorCode(Enum):
     deadline_passed = Kind(422, "The deadline is not in the future", "Choose a later `deadline`, or none.")
     upload_unknown = Kind(422, "No such upload", "Create it with `POST /v1/uploads`.")
     upload_missing = Kind(422, "The upload has no content yet", "PUT the file to the upload's URL first.")
+    upload_empty = Kind(422, "The uploaded file is empty", "Upload the file again.")
     upload_too_large = Kind(422, "The uploaded file is too large", "`errors` tells the limit.")
     bucket_not_allowed = Kind(422, "The bucket is not allowed", "Ask the operator to allow it, or upload the file.")
     url_not_allowed = Kind(422, "The URL is not allowed", "`errors` says why.")
@@ -191,4 +192,6 @@ def _allowed_methods(request: Request) -> set[str]:
 
 def _field_problem(item: dict[str, Any]) -> FieldProblem:
     path = [str(part) for part in item["loc"][1:]]
-    return FieldProblem(field=".".join(path), code=str(item["type"]), message=str(item["msg"]))
+    return FieldProblem(
+        field=".".join(path), code=str(item["type"]), message=str(item["msg"]).removeprefix("Value error, ")
+    )

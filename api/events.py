@@ -18,8 +18,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import JobsReader, check_still_valid
 from api.errors import ApiError, ErrorCode
+from api.job_actions import see_job
 from api.job_view import SeenJob
-from api.jobs import see_job
 from api.openapi import problems
 from api.schemas import JobId
 from api.services import InjectedServices, Services

@@ -87,7 +87,7 @@ def create_once(database: Database, identity: RequestIdentity, create: Callable[
     with database.transaction() as session:
         if identity.key is None:
             return create(session)
-        if not session.scalar(select(func.pg_try_advisory_xact_lock(_lock_number(identity)))):
+        if not session.scalar(select(func.pg_try_advisory_xact_lock(lock_number(identity)))):
             raise ApiError(ErrorCode.idempotency_in_flight, headers={"Retry-After": "1"})
         before = stored_answer(session, identity)
         if before is not None:
@@ -105,6 +105,6 @@ def create_once(database: Database, identity: RequestIdentity, create: Callable[
         return created
 
 
-def _lock_number(identity: RequestIdentity) -> int:
+def lock_number(identity: RequestIdentity) -> int:
     digest = hashlib.sha256(f"idempotency:{identity.tenant_id}:{identity.key}".encode()).digest()
     return int.from_bytes(digest[:8], signed=True)

@@ -123,6 +123,8 @@ def _upload_problems(uploads: dict[str, str], services: Services, *, tenant_id: 
             raise ApiError(ErrorCode.storage_unavailable, headers={"Retry-After": "5"}) from error
         if size is None:
             yield _problem(ErrorCode.upload_missing, field, f"nothing was put to the URL of {upload_id} yet")
+        elif size == 0:
+            yield _problem(ErrorCode.upload_empty, field, f"the file of {upload_id} has 0 bytes")
         elif size > services.settings.max_upload_bytes:
             at_most = f"the file has {size} bytes; at most {services.settings.max_upload_bytes} are taken"
             yield _problem(ErrorCode.upload_too_large, field, at_most)

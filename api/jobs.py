@@ -1,40 +1,38 @@
 """The resource `/v1/jobs`: create, read, list, cancel, retry. Knows the tables; renders nothing."""
 
-import datetime as dt
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.auth import JobsReader, JobsWriter
-from api.errors import ApiError, ErrorCode, field_error
+from api.errors import ErrorCode
 from api.idempotency import Created, IdempotencyKey, create_once, identify, stored_answer
+from api.job_actions import (
+    cancel,
+    check_references,
+    custom_id_taken,
+    insert_job,
+    new_job,
+    retry,
+    see_job,
+)
 from api.job_filters import JobFilter, jobs_of
-from api.job_inputs import CheckedInput, check_input
-from api.job_view import SeenJob, view_jobs
+from api.job_inputs import check_input
+from api.job_view import view_jobs
 from api.openapi import IDEMPOTENT, JSON_BODY, problems
 from api.pagination import After, Limit, fetch_page, page_size
 from api.schemas import NO_NUL, BatchId, JobCreate, JobId, JobOut, JobPage, Moment
 from api.services import InjectedServices, Services
-from models.batch import Batch
-from models.ids import IdPrefix, new_id
 from models.job import Job, JobStatus
-from models.transitions import CancelAnswer, request_cancel
-from models.webhook import WebhookEndpoint
+from models.transitions import CancelAnswer
 
-RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
-MAX_DEADLINE = dt.timedelta(days=366)
 RETRY_AFTER_S = {JobStatus.QUEUED: 5, JobStatus.RUNNING: 2}
 
 router = APIRouter(tags=["jobs"])
 
-_REPEATED = (
-    "batch_id", "audio_source", "image_source", "video_source", "reference_time_s", "prompt", "seed", "fps", "width",
-    "height", "denoising_steps", "duration_s", "length_policy", "preset", "webhook_endpoint_id", "labels", "priority",
-)  # fmt: skip
 _LOCATION = {"Location": {"description": "of the new job", "schema": {"type": "string"}}}
 _READ_HEADERS = {
     "ETag": {"description": "of this answer, for If-None-Match", "schema": {"type": "string"}},
@@ -52,7 +50,7 @@ _READ_HEADERS = {
             *JSON_BODY, *IDEMPOTENT,
             ErrorCode.unknown_preset, ErrorCode.size_out_of_limits, ErrorCode.fps_out_of_limits,
             ErrorCode.duration_out_of_limits, ErrorCode.deadline_passed, ErrorCode.upload_unknown,
-            ErrorCode.upload_missing, ErrorCode.upload_too_large, ErrorCode.bucket_not_allowed,
+            ErrorCode.upload_missing, ErrorCode.upload_empty, ErrorCode.upload_too_large, ErrorCode.bucket_not_allowed,
             ErrorCode.url_not_allowed, ErrorCode.unknown_batch, ErrorCode.unknown_webhook_endpoint,
             ErrorCode.custom_id_taken, ErrorCode.storage_unavailable,
         ),
@@ -75,14 +73,13 @@ def create_job(
     checked = check_input(body, services, tenant_id=principal.tenant_id)
 
     def create(session: Session) -> Created:
-        _check_references(session, body, tenant_id=principal.tenant_id)
-        job = _new_job(checked, body, tenant_id=principal.tenant_id)
-        return _insert(session, job, services)
+        check_references(session, body, tenant_id=principal.tenant_id)
+        return insert_job(session, new_job(checked, body, tenant_id=principal.tenant_id), services)
 
     try:
         created = create_once(services.database, identity, create)
     except IntegrityError as error:
-        raise _custom_id_taken(error) from error
+        raise custom_id_taken(error) from error
     return _publish(created, services)
 
 
@@ -193,101 +190,6 @@ def retry_job(
         services.database, identity, lambda session: retry(session, job_id, services, tenant_id=principal.tenant_id)
     )
     return _publish(created, services)
-
-
-def see_job(session: Session, job_id: str, services: Services, *, tenant_id: str) -> SeenJob:
-    """Raises ApiError `not_found` for an id that is not this tenant's."""
-    return view_jobs(session, [own_job(session, job_id, tenant_id=tenant_id)], services)[0]
-
-
-def own_job(session: Session, job_id: str, *, tenant_id: str) -> Job:
-    """Raises ApiError `not_found` for an id that is not this tenant's."""
-    job = session.scalars(select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id)).one_or_none()
-    if job is None:
-        raise ApiError(ErrorCode.not_found, f"There is no job {job_id}.")
-    return job
-
-
-def cancel(session: Session, job_id: str, *, tenant_id: str) -> CancelAnswer:
-    """CANCELED for a job that was canceled before, too. Raises ApiError `not_found` or `job_ended`."""
-    answer = request_cancel(session, job_id, tenant_id=tenant_id)
-    if answer in (CancelAnswer.CANCELED, CancelAnswer.REQUESTED):
-        return answer
-    job = own_job(session, job_id, tenant_id=tenant_id)
-    if job.status != JobStatus.CANCELED:
-        raise ApiError(ErrorCode.job_ended, f"The job ended as {job.status}.")
-    return CancelAnswer.CANCELED
-
-
-def retry(session: Session, job_id: str, services: Services, *, tenant_id: str) -> Created:
-    """Insert the repetition of an ended job. Raises ApiError `not_found` or `job_not_retryable`."""
-    old = own_job(session, job_id, tenant_id=tenant_id)
-    if old.status not in RETRYABLE:
-        raise ApiError(ErrorCode.job_not_retryable, f"The job is {old.status}.")
-    copied = {column: getattr(old, column) for column in _REPEATED}
-    now = session.scalar(select(func.now()))
-    assert now is not None
-    job = Job(
-        id=new_id(IdPrefix.JOB),
-        tenant_id=tenant_id,
-        retry_of=old.id,
-        custom_id=old.custom_id if old.batch_id is None else None,
-        deadline_at=old.deadline_at if old.deadline_at is not None and old.deadline_at > now else None,
-        **copied,
-    )
-    return _insert(session, job, services)
-
-
-def _check_references(session: Session, body: JobCreate, *, tenant_id: str) -> None:
-    """Raises ApiError for a batch or endpoint that is not this tenant's, and for a deadline that has passed."""
-    if body.batch_id is not None:
-        batch = session.scalar(select(Batch.id).where(Batch.id == body.batch_id, Batch.tenant_id == tenant_id))
-        if batch is None:
-            raise field_error(ErrorCode.unknown_batch, "batch_id", f"There is no batch {body.batch_id}.")
-    if body.webhook_endpoint_id is not None:
-        endpoint = session.scalar(
-            select(WebhookEndpoint.id).where(
-                WebhookEndpoint.id == body.webhook_endpoint_id,
-                WebhookEndpoint.tenant_id == tenant_id,
-                WebhookEndpoint.deleted_at.is_(None),
-            )
-        )
-        if endpoint is None:
-            message = f"There is no webhook endpoint {body.webhook_endpoint_id}."
-            raise field_error(ErrorCode.unknown_webhook_endpoint, "webhook_endpoint_id", message)
-    now = session.scalar(select(func.now()))
-    assert now is not None
-    if body.deadline is not None and not now < body.deadline < now + MAX_DEADLINE:
-        message = f"The deadline must lie in the future, at most {MAX_DEADLINE.days} days ahead."
-        raise field_error(ErrorCode.deadline_passed, "deadline", message)
-
-
-def _new_job(checked: CheckedInput, body: JobCreate, *, tenant_id: str) -> Job:
-    columns: dict[str, Any] = vars(checked)
-    return Job(
-        id=new_id(IdPrefix.JOB),
-        tenant_id=tenant_id,
-        batch_id=body.batch_id,
-        custom_id=body.custom_id,
-        labels=dict(body.metadata or {}),
-        webhook_endpoint_id=body.webhook_endpoint_id,
-        deadline_at=body.deadline,
-        **columns,
-    )
-
-
-def _insert(session: Session, job: Job, services: Services) -> Created:
-    session.add(job)
-    session.flush()
-    session.refresh(job)  # what the database filled in
-    seen = view_jobs(session, [job], services)[0]
-    return Created(status_code=201, body=seen.out.model_dump(mode="json"), location=f"/v1/jobs/{job.id}")
-
-
-def _custom_id_taken(error: IntegrityError) -> ApiError | IntegrityError:
-    if "uq_jobs_batch_id_custom_id" not in str(error.orig):
-        return error
-    return field_error(ErrorCode.custom_id_taken, "custom_id", "Another job of the batch has this custom_id.")
 
 
 def _publish(created: Created, services: Services) -> JSONResponse:

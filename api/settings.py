@@ -19,7 +19,7 @@ class ApiSettings(CommonSettings):
     default_fps: int = Field(default=16, ge=1, le=60)
     default_width: int = Field(default=480, ge=16, multiple_of=16)
     default_height: int = Field(default=640, ge=16, multiple_of=16)
-    default_denoising_steps: int = Field(default=2, ge=1)
+    default_denoising_steps: int = Field(default=2, ge=2, le=4, multiple_of=2)
     default_seed: int = Field(default=0, ge=0)
     default_prompt: str = "A character is talking."
 
@@ -39,7 +39,7 @@ class ApiSettings(CommonSettings):
     )
 
     session_secret: SecretStr | None = Field(
-        default=None, description="signs the dashboard's cookies; unset: one is drawn at each start"
+        default=None, min_length=16, description="signs the dashboard's cookies; unset: one is drawn at each start"
     )
     session_lifetime_s: int = Field(default=12 * 3600, ge=60)
     shutdown_timeout_s: int = Field(default=8, ge=1)
@@ -54,6 +54,12 @@ class ApiSettings(CommonSettings):
             raise ValueError(f"the default size {sides} has more than {self.max_pixels} pixels")
         if self.default_fps > self.max_fps:
             raise ValueError(f"the default of {self.default_fps} frames/s is above the limit of {self.max_fps}")
+        return self
+
+    @model_validator(mode="after")
+    def _tenants_stay_apart(self) -> "ApiSettings":
+        if self.s3_bucket is not None and self.s3_bucket in self.s3_allowed_input_buckets:
+            raise ValueError(f"{self.s3_bucket} holds every tenant's objects and cannot be a bucket of inputs")
         return self
 
     @property

@@ -6,11 +6,10 @@ A secret is shown when it is made and never again. After a rotation the old one 
 import base64
 import datetime as dt
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict, Field, StringConstraints
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
@@ -19,57 +18,17 @@ from api.errors import ApiError, ErrorCode, field_error
 from api.idempotency import Created, IdempotencyKey, create_once, identify
 from api.openapi import IDEMPOTENT, JSON_BODY, problems
 from api.pagination import After, Limit, fetch_page, page_size
-from api.schemas import Answer, EndpointId, Moment, Page
-from api.schemas import Request as RequestBody
+from api.schemas import EndpointId
 from api.services import InjectedServices, Services
 from api.urls import complaint_about
+from api.webhook_shapes import EndpointChange, EndpointCreate, EndpointOut, EndpointPage, EndpointWithSecret
 from models.ids import IdPrefix, new_id
-from models.webhook import EventType, WebhookEndpoint
+from models.webhook import WebhookEndpoint
 
 SECRET_BYTES = 32
 ROTATION = dt.timedelta(hours=24)
 
 router = APIRouter(tags=["webhooks"])
-
-Url = Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^https?://[^\x00-\x20]+$")]
-Events = Annotated[list[EventType], Field(max_length=len(EventType))]
-
-
-class EndpointCreate(RequestBody):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"url": "https://example.com/webhooks"}]})
-
-    url: Url = Field(description="https, on the public internet; it gets a POST for each event")
-    events: Events = Field(default=[], description="empty: every type")
-
-
-class EndpointChange(RequestBody):
-    """What is left out, or null, stays as it is."""
-
-    url: Url | None = None
-    events: Events | None = None
-    enabled: Annotated[bool, Field(strict=True)] | None = Field(
-        default=None, description="true also enables an endpoint that was disabled by its receiver's 410"
-    )
-
-
-class EndpointOut(Answer):
-    id: EndpointId
-    object: Literal["webhook_endpoint"] = "webhook_endpoint"
-    url: str
-    events: list[str]
-    enabled: bool
-    disabled_reason: str | None
-    previous_secret_expires_at: Moment | None = Field(description="until then events are signed with both secrets")
-    created_at: Moment
-
-
-class EndpointWithSecret(EndpointOut):
-    secret: str = Field(description="`whsec_…`, for the signatures (Standard Webhooks); it is not shown again")
-
-
-class EndpointPage(Page[EndpointOut]):
-    """Webhook endpoints, newest first."""
-
 
 _LOCATION = {"Location": {"description": "of the new endpoint", "schema": {"type": "string"}}}
 

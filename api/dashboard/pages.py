@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from api.dashboard.session import Viewer
+from api.job_actions import RETRYABLE
 from api.job_filters import JobFilter
-from api.jobs import RETRYABLE
 from api.schemas import JobOut
 from api.services import Services
 from models.job import TERMINAL_STATUSES, JobStatus

@@ -24,9 +24,9 @@ from api.dashboard.session import (
 )
 from api.errors import ApiError, ErrorCode
 from api.events import STREAM_HEADERS
+from api.job_actions import cancel, retry
 from api.job_filters import JobFilter
 from api.job_view import Variant
-from api.jobs import cancel, retry
 from api.keys import Scope, authenticate
 from api.schemas import NO_NUL, JobId
 from api.services import InjectedServices, Services

@@ -38,7 +38,7 @@ class Viewer:
 
 def log_in(response: Response, key_id: str, services: Services) -> None:
     lifetime = dt.timedelta(seconds=services.settings.session_lifetime_s)
-    value = _sign(f"{key_id}.{_expiry(lifetime)}.{token_hex(16)}", services)
+    value = _sign(SESSION_COOKIE, f"{key_id}.{_expiry(lifetime)}.{token_hex(16)}", services)
     _set_cookie(response, SESSION_COOKIE, value, lifetime, services)
     response.delete_cookie(LOGIN_COOKIE)
 
@@ -50,7 +50,7 @@ def log_out(response: Response) -> None:
 def viewer_of(request: Request, services: Services) -> Viewer | None:
     """None: not logged in, logged in too long ago, or the key is no longer valid or may not read jobs."""
     cookie = request.cookies.get(SESSION_COOKIE, "")
-    payload = _verified(cookie, services)
+    payload = _verified(SESSION_COOKIE, cookie, services)
     if payload is None:
         return None
     key_id, _, _ = payload.split(".")
@@ -59,17 +59,17 @@ def viewer_of(request: Request, services: Services) -> Viewer | None:
     if principal is None or not principal.may(Scope.JOBS_READ):
         return None
     request.state.key_id = key_id
-    return Viewer(principal=principal, csrf_token=_token(cookie, services))
+    return Viewer(principal=principal, csrf_token=_mac("csrf", cookie, services))
 
 
 def begin_login(response: Response, nonce: str, services: Services) -> None:
     """Remember in the browser that it was shown the login form, so that no other site can log it in."""
-    value = _sign(f"login.{_expiry(LOGIN_LIFETIME)}.{nonce}", services)
+    value = _sign(LOGIN_COOKIE, f"login.{_expiry(LOGIN_LIFETIME)}.{nonce}", services)
     _set_cookie(response, LOGIN_COOKIE, value, LOGIN_LIFETIME, services)
 
 
 def check_login(request: Request, nonce: str, services: Services) -> bool:
-    payload = _verified(request.cookies.get(LOGIN_COOKIE, ""), services)
+    payload = _verified(LOGIN_COOKIE, request.cookies.get(LOGIN_COOKIE, ""), services)
     return payload is not None and hmac.compare_digest(payload.split(".")[2].encode(), nonce.encode())
 
 
@@ -105,21 +105,17 @@ def _expiry(lifetime: dt.timedelta) -> int:
     return int((dt.datetime.now(dt.UTC) + lifetime).timestamp())
 
 
-def _sign(payload: str, services: Services) -> str:
-    return f"{payload}.{_mac('cookie', payload, services)}"
+def _sign(name: str, payload: str, services: Services) -> str:
+    return f"{payload}.{_mac(name, payload, services)}"
 
 
-def _verified(cookie: str, services: Services) -> str | None:
+def _verified(name: str, cookie: str, services: Services) -> str | None:
     """The payload of a cookie that was made here and has not expired: a name, the expiry and a nonce."""
     payload, _, signature = cookie.rpartition(".")
-    if not hmac.compare_digest(_mac("cookie", payload, services).encode(), signature.encode()):
+    if not hmac.compare_digest(_mac(name, payload, services).encode(), signature.encode()):
         return None
     expires = int(payload.split(".")[1])
     return payload if dt.datetime.now(dt.UTC).timestamp() < expires else None
-
-
-def _token(cookie: str, services: Services) -> str:
-    return _mac("csrf", cookie, services)
 
 
 def _mac(purpose: str, text: str, services: Services) -> str:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
+from api.idempotency import RequestIdentity, lock_number
 from models.database import Database
 from models.job import Job
 from models.upload import Upload
@@ -75,12 +76,10 @@ def test_a_refused_request_may_be_corrected_under_its_key(client: httpx.Client) 
     assert client.post("/v1/jobs", json=BODY, headers=KEY).status_code == 201
 
 
-def test_a_request_in_flight_holds_its_key(client: httpx.Client, database: Database, api: RunningApi) -> None:
-    from api.idempotency import RequestIdentity, _lock_number
-
+def test_a_request_in_flight_holds_its_key(client: httpx.Client, database: Database) -> None:
     first = client.post("/v1/jobs", json=BODY).json()
     tenant_id = _tenant_of(database, first["id"])
-    lock = _lock_number(RequestIdentity(tenant_id=tenant_id, key=KEY["Idempotency-Key"], sha256=b""))
+    lock = lock_number(RequestIdentity(tenant_id=tenant_id, key=KEY["Idempotency-Key"], sha256=b""))
     with database.transaction() as session:
         session.execute(select(func.pg_advisory_xact_lock(lock)))
 

@@ -318,3 +318,5 @@ def test_the_end_is_guessed_from_the_pace_of_recent_jobs(
     assert seconds_left(running) == pytest.approx(20 * 0.31, abs=1)
     assert seconds_left(queued) == pytest.approx(10 * 0.31, abs=1)
     assert client.get(f"/v1/jobs/{finished.id}").json()["eta"] is None
+    etag = client.get(f"/v1/jobs/{queued.id}").headers["etag"]
+    assert client.get(f"/v1/jobs/{queued.id}", headers={"If-None-Match": etag}).status_code == 304

@@ -31,6 +31,7 @@ def test_a_presigned_put_takes_exactly_what_was_announced(storage: S3Storage) ->
     assert storage.size_of(KEY) is None
     assert send(b"1234", **{"Content-Type": "text/html"}) == 403
     assert httpx.put(put.url.replace("uploads/u", "uploads/v"), headers=put.headers, content=b"1234").status_code == 403
+    assert send(b"12345", **{"Content-Length": "5"}) == 403
     assert send(b"1234") == 200
     assert storage.size_of(KEY) == 4
 

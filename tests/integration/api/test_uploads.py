@@ -12,7 +12,7 @@ import pytest
 
 from models.database import Database
 from models.upload import Upload
-from tests.integration.api.running import BODY, RunningApi, api_settings, eventually, problem, running_api
+from tests.integration.api.running import BODY, RunningApi, api_settings, eventually, problem, running_api, wrong_fields
 
 SOUND = bytes(range(256)) * 5000
 
@@ -61,6 +61,16 @@ def test_a_file_is_announced_put_and_named_in_a_job(
         key = session.get_one(Upload, upload["id"]).object_key
     assert api.settings.storage_directory is not None
     assert (api.settings.storage_directory / key).read_bytes() == SOUND
+
+
+def test_an_empty_file_is_refused_when_a_job_names_it(client: httpx.Client, plain: httpx.Client) -> None:
+    upload = announce(client)
+    assert put(plain, upload, b"").is_success
+
+    answer = client.post("/v1/jobs", json={**BODY, "audio": upload["id"]})
+
+    assert problem(answer) == (422, "upload_empty")
+    assert wrong_fields(answer) == {"audio": "upload_empty"}
 
 
 def test_another_tenants_upload_is_unknown(client: httpx.Client, stranger: httpx.Client, plain: httpx.Client) -> None:
