@@ -111,7 +111,7 @@ def test_many_at_once_make_one_job(api: RunningApi, make_key: Callable[..., str]
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "two words", "schlüssel"])
 def test_a_key_is_up_to_255_printable_letters(client: httpx.Client, key: str) -> None:
-    answer = client.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": key.encode()})
+    answer = client.post("/v1/jobs", json=BODY, headers=[(b"Idempotency-Key", key.encode())])
 
     assert problem(answer) == (422, "invalid_request")
 

@@ -112,7 +112,7 @@ def test_without_a_valid_key_nothing_is_told(api: RunningApi, subtests: pytest.S
     for header in (None, "", "Bearer", "Basic dTpw", unknown, "Bearer x", "Bearer rv_é_1"):
         with subtests.test(header=header), api.client() as client:
             for path in ("/v1/jobs", f"/v1/jobs/job_{ID}", "/v1/workers", "/v1/webhook-endpoints"):
-                answer = client.get(path, headers={} if header is None else {"Authorization": header.encode()})
+                answer = client.get(path, headers=[] if header is None else [(b"Authorization", header.encode())])
 
                 status, code = problem(answer)
                 assert status == 401

@@ -59,7 +59,7 @@ def test_jobs_are_accepted_at_once_without_a_broker(
         def published() -> bool:
             client.post("/v1/jobs", json=BODY)
             with redis.Redis.from_url(own_valkey.url, socket_timeout=5) as broker:
-                return broker.llen("render:render.normal") >= 7 - lost
+                return int(broker.llen("render:render.normal")) >= 7 - lost
 
         eventually(published, timeout_s=30)
 
@@ -150,9 +150,9 @@ def test_the_process_stops_promptly_with_open_streams(
     finally:
         process.kill()
         process.wait()
-    lines = log.read_text().splitlines()
-    assert any('"path": "/healthz"' in line and '"status": 200' in line for line in lines)
-    assert not any("Traceback" in line or '"level": "error"' in line for line in lines), log.read_text()
+    logged = log.read_text().splitlines()
+    assert any('"path": "/healthz"' in line and '"status": 200' in line for line in logged)
+    assert not any("Traceback" in line or '"level": "error"' in line for line in logged), log.read_text()
     with psycopg.connect(database_url) as connection:
         left = (
             "SELECT count(*) FROM pg_stat_activity"
