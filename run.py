@@ -49,7 +49,7 @@ exit codes:
 PROGRAMS = {
     "demo": ["-m", "infra.local.demo"],
     "up": ["-m", "infra.local.up"],
-    "test": ["-m", "pytest", "-n", "2", "--dist", "loadgroup"],
+    "test": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],  # by file: warm groups and stacks are started once
 }
 
 

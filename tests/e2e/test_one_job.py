@@ -1,12 +1,14 @@
 """One job through real processes: HTTP in, an MP4 and a signed webhook out. Nothing is faked but the customer."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,9 +19,9 @@ from infra.local.demo import PORTRAIT, SPEECH
 from infra.local.mp4_check import look_at, sound_duration_s
 from infra.local.receiver import WebhookReceiver
 from models.job import JobStatus
-from tests.e2e.up_process import UpProcess
+from tests.e2e.up_process import STOP_S, UpProcess
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 RATE = 16_000
 WIDTH, HEIGHT, FPS = 160, 208, 16
@@ -108,6 +110,23 @@ def test_a_cancel_stops_a_running_job(service: Service) -> None:
     with pytest.raises(RefusedError) as refused:
         service.download(job.id, variant="video", to=Path("/nowhere.mp4"))
     assert refused.value.code == "job_without_output"
+
+
+def test_secrets_are_for_their_owner_alone_and_the_terminal_tells_how_to_use_it(up: UpProcess) -> None:
+    connection = up.wait_until_up()
+    for name in ("connection.json", "secrets.json", "api-key"):
+        assert stat.S_IMODE((up.state / name).stat().st_mode) == 0o600, name
+    assert connection.api_key in up.terminal
+    assert f"{connection.url}/docs" in up.terminal
+    assert httpx.get(f"{connection.url}/docs", trust_env=False, timeout=10).status_code == 200
+
+
+def test_a_second_up_in_the_same_checkout_is_refused(up: UpProcess) -> None:
+    connection = up.wait_until_up()
+    second = UpProcess(up.state, ranks=1, output="second.txt")
+    assert second.process.wait(STOP_S) == 1
+    assert connection.url in second.terminal
+    assert "runs already" in second.terminal
 
 
 def submit(service: Service, *, seed: int = 0) -> JobOut:

@@ -1,15 +1,13 @@
 """`run.py up` and its end: whatever ends it, nothing that it started stays behind."""
 
 import socket
-import stat
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.up_process import STOP_S, UpProcess, still_alive, wait_for
 
-pytestmark = [pytest.mark.xdist_group("stack"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_ctrl_c_while_it_starts_leaves_no_process(state_directory: Path) -> None:
@@ -31,23 +29,6 @@ def test_a_kill_that_cannot_be_caught_leaves_no_process(state_directory: Path) -
     finally:
         up.kill()
     wait_for(lambda: still_alive(started) == [], timeout_s=STOP_S)
-
-
-def test_secrets_are_for_their_owner_alone_and_the_terminal_tells_how_to_use_it(up: UpProcess) -> None:
-    connection = up.wait_until_up()
-    for name in ("connection.json", "secrets.json", "api-key"):
-        assert stat.S_IMODE((up.state / name).stat().st_mode) == 0o600, name
-    assert connection.api_key in up.terminal
-    assert f"{connection.url}/docs" in up.terminal
-    assert httpx.get(f"{connection.url}/docs", trust_env=False, timeout=10).status_code == 200
-
-
-def test_a_second_up_in_the_same_checkout_is_refused(up: UpProcess) -> None:
-    connection = up.wait_until_up()
-    second = UpProcess(up.state, ranks=1, output="second.txt")
-    assert second.process.wait(STOP_S) == 1
-    assert connection.url in second.terminal
-    assert "runs already" in second.terminal
 
 
 def test_a_taken_port_is_told_with_the_option_to_change_it(state_directory: Path) -> None:
