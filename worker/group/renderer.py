@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -127,7 +127,10 @@ class PipelineRenderer:
                 seed=request.seed,
                 denoising_steps=request.denoising_steps,
                 prompt=request.prompt,
+                audio_mode=request.audio_mode,
+                sink_rotation=request.sink_rotation,
             )
+            self._pipeline.check(settings)
             if not self._layout.holds_encoders:
                 for _ in self._pipeline.render(settings, inputs=None, should_stop=should_stop):
                     raise AssertionError("frames come out of rank 0 only")
@@ -137,7 +140,11 @@ class PipelineRenderer:
             raise RenderCanceled(str(stopped)) from stopped
         except RenderAborted:
             return None  # rank 0 says why
-        except (InvalidRender, UnusableSound, ImpossibleLayout) as error:
+        except ImpossibleLayout as error:
+            raise RenderRefused(
+                "impossible_layout", f"The {self._layout.world_size} ranks of this node cannot share the video: {error}"
+            ) from error
+        except (InvalidRender, UnusableSound) as error:
             raise RenderRefused("invalid_render", f"The video cannot be rendered: {error}") from error
         except DiskFull as error:
             raise RenderInterrupted("node_disk", str(error)) from error
@@ -149,28 +156,15 @@ class PipelineRenderer:
     ) -> RenderResult:
         started = time.monotonic()
         on_progress(RenderProgress(RenderPhase.ENCODING, blocks_done=0, blocks_total=None))
-        with (
-            SpeechFile(request.speech) as speech,
-            Mp4Writer(
-                request.video,
-                width=request.width,
-                height=request.height,
-                output_fps=request.output_fps,
-                sound=request.sound,
-                duration_s=request.duration_s,
-            ) as writer,
-        ):
-            inputs = RenderInputs(
-                read_samples=_reported(speech.read, on_progress),
-                total_samples=speech.samples,
-                image=_pixels(request.picture),
-            )
-            drawn_at, frames = [], 0
-            for block in self._pipeline.render(settings, inputs=inputs, should_stop=should_stop):
-                writer.write(block.frames)
-                drawn_at.append(time.monotonic())
-                frames += len(block.frames)
-                on_progress(RenderProgress(RenderPhase.RENDERING, block.index + 1, block.blocks_total))
+        drawn_at, frames = [], 0
+        with self._files(request, settings, on_progress) as (inputs, writer):
+            # closed at once when the writer fails: the DiT ranks would go on for blocks that nobody takes
+            with closing(self._pipeline.render(settings, inputs=inputs, should_stop=should_stop)) as blocks:
+                for block in blocks:
+                    writer.write(block.frames)
+                    drawn_at.append(time.monotonic())
+                    frames += len(block.frames)
+                    on_progress(RenderProgress(RenderPhase.RENDERING, block.index + 1, block.blocks_total))
             with _growth_reported(request.video.parent, on_progress, blocks=len(drawn_at)):
                 writer.finish()
         finished = time.monotonic()
@@ -184,6 +178,34 @@ class PipelineRenderer:
             rendering_s=drawn_at[-1] - drawn_at[0],
             muxing_s=finished - drawn_at[-1],
         )
+
+    @contextmanager
+    def _files(
+        self, request: RenderRequest, settings: RenderSettings, on_progress: OnProgress
+    ) -> Iterator[tuple[RenderInputs, Mp4Writer]]:
+        """The files at both ends, open. Where one cannot be opened, the DiT ranks are told not to wait."""
+        with ExitStack() as stack:
+            try:
+                speech = stack.enter_context(SpeechFile(request.speech))
+                inputs = RenderInputs(
+                    read_samples=_reported(speech.read, on_progress),
+                    total_samples=speech.samples,
+                    image=_pixels(request.picture),
+                )
+                writer = stack.enter_context(
+                    Mp4Writer(
+                        request.video,
+                        width=request.width,
+                        height=request.height,
+                        output_fps=request.output_fps,
+                        sound=request.sound,
+                        duration_s=request.duration_s,
+                    )
+                )
+            except BaseException:
+                self._pipeline.decline(settings)
+                raise
+            yield inputs, writer
 
 
 def _pixels(picture: Path) -> NDArray[np.uint8]:

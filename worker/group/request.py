@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from worker.pipeline.audio_mode import AudioMode
+from worker.pipeline.sink_rotation import SinkRotation
+
 
 @dataclass(frozen=True)
 class RenderRequest:
@@ -33,6 +36,8 @@ class RenderRequest:
     duration_s: float
     """How long the video has to last."""
     denoising_steps: int
+    audio_mode: AudioMode = AudioMode.WINDOWED
+    sink_rotation: SinkRotation = SinkRotation.EXACT
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from torch import Tensor
 from worker.pipeline.dit.attention import Call, TextKeys
 from worker.pipeline.dit.dit import Conditions, DiT, TimeCondition
 from worker.pipeline.dit.kernels import Kernels, exact_dtype
-from worker.pipeline.dit.kv_cache import KVCache, SinkRotation, Slots
+from worker.pipeline.dit.kv_cache import KVCache, Slots
 from worker.pipeline.dit.rope import Rope, Turn
 from worker.pipeline.parallel import SequenceParallel, Strip
 from worker.pipeline.schedule import CLEAN, DenoisingStep, renoise
+from worker.pipeline.sink_rotation import SinkRotation
 
 NoiseSource = Callable[[int, int], Tensor]
 """(block, step) to this strip's noise [c, f, h, w]; step 0 is the initial noise, step i the noise before forward i."""

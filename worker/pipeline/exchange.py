@@ -15,7 +15,8 @@ every wait ends by the timeout of the group in `PeerLost`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -93,7 +94,8 @@ class _Sending:
         self._on_their_way: deque[tuple[dist.Work, Tensor]] = deque()
 
     def send(self, packet: Tensor, *, to: int, tag: _Tag) -> None:
-        work = dist.isend(packet, dst=to, group=self._group, tag=tag)
+        with _peers_lost():
+            work = dist.isend(packet, dst=to, group=self._group, tag=tag)
         assert work is not None, "this rank is not in the group of all ranks"
         self._on_their_way.append((work, packet))
 
@@ -123,6 +125,7 @@ class EncoderLink:
         self._received = 0
 
     def begin(self, beginning: Beginning) -> None:
+        """Word that there will be a render. Like all other calls, raises `PeerLost` when a rank is gone."""
         reference, prompt = (x.to("cpu", self._dtype).reshape(-1) for x in (beginning.reference, beginning.prompt))
         head = torch.tensor([Word.GO, beginning.prompt_rows], dtype=self._dtype)
         self._send_all(torch.cat((head, reference, prompt)), tag=_Tag.BEGINNING)
@@ -139,17 +142,19 @@ class EncoderLink:
         """The latents [c, f, h, w] of the next block, of the whole picture, on the CPU."""
         parts = [torch.empty(self._shapes.latents(strip), dtype=self._dtype) for strip in self._shapes.strips]
         works = [
-            dist.irecv(part, src=rank, group=self._group, tag=_Tag.LATENTS)
+            _receiving(part, source=rank, group=self._group, tag=_Tag.LATENTS)
             for part, rank in zip(parts, self._ranks, strict=True)
         ]
         for work in works:
-            assert work is not None, "this rank is not in the group of all ranks"
             _wait(work)
         self._received += 1
         return assemble(self._shapes.strips, parts)
 
     def give_up(self, word: Word) -> None:
-        """Release the DiT ranks before the end: they raise at the next block they have no word for."""
+        """Release the DiT ranks before the end: they raise at the next block they have no word for.
+
+        Raises `PeerLost`, over what the render ended with: the group is not usable any more.
+        """
         if not self._begun:
             head = torch.tensor([word, 0], dtype=self._dtype)
             body = sum(torch.Size(shape).numel() for shape in (self._shapes.reference, self._shapes.prompt))
@@ -213,9 +218,7 @@ class DiTLink:
 
     def _receive(self, numbers: int, *, tag: _Tag) -> Tensor:
         packet = torch.empty(numbers, dtype=self._dtype)
-        work = dist.irecv(packet, src=ENCODER_RANK, group=self._group, tag=tag)
-        assert work is not None, "this rank is not in the group of all ranks"
-        _wait(work)
+        _wait(_receiving(packet, source=ENCODER_RANK, group=self._group, tag=tag))
         return packet
 
 
@@ -238,8 +241,22 @@ def _heed(word: Tensor, *, block: int) -> None:
             return
 
 
+def _receiving(packet: Tensor, *, source: int, group: dist.ProcessGroup, tag: _Tag) -> dist.Work:
+    with _peers_lost():
+        work = dist.irecv(packet, src=source, group=group, tag=tag)
+    assert work is not None, "this rank is not in the group of all ranks"
+    return work
+
+
 def _wait(work: dist.Work) -> None:
-    try:
+    with _peers_lost():
         work.wait()
+
+
+@contextmanager
+def _peers_lost() -> Iterator[None]:
+    """gloo says all it has to say by RuntimeErrors, about a known death at once and about a silence by its timeout."""
+    try:
+        yield
     except RuntimeError as error:
         raise PeerLost(f"another rank of the group did not answer: {error}") from error

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from worker.pipeline.config import PIXELS_PER_LATENT, DiTConfig
 from worker.pipeline.dit.rope import TokenGrid
-from worker.pipeline.errors import ImpossibleLayout
+from worker.pipeline.rank_counts import CutSide, check_picture
 
 ENCODER_RANK = 0
 
@@ -91,50 +91,18 @@ class Strip:
 
 
 def cut(config: DiTConfig, *, height: int, width: int, parts: int) -> tuple[Strip, ...]:
-    """The strips of a picture of `height` x `width` pixels for `parts` DiT ranks.
+    """The strips of a picture of `height` x `width` pixels, one for each of `parts` DiT ranks.
 
-    The shorter side is cut, as in the reference (columns of a square); where it does not divide by the patch and the
-    ranks, the longer one. The numbers do not depend on it. Raises `ImpossibleLayout` naming the possible world sizes.
+    Rows of wide pictures are cut and columns of others, as in the reference, unless only the other side divides. The
+    numbers do not depend on it. Raises `ImpossibleLayout` naming the possible world sizes.
     """
-    strips = _strips(config, height=height, width=width, parts=parts)
-    if strips is None:
-        raise ImpossibleLayout(
-            f"{config.num_heads} heads and a picture of {width} x {height} pixels do not cut into {parts} equal parts",
-            possible_world_sizes=possible_world_sizes(config, height=height, width=width),
-        )
-    return strips
-
-
-def possible_world_sizes(config: DiTConfig, *, height: int, width: int) -> tuple[int, ...]:
-    """How many ranks can render a picture of `height` x `width` pixels: 1, and 1 + P for every P that fits."""
-    parts = range(1, config.num_heads + 1)
-    fitting = [p for p in parts if _strips(config, height=height, width=width, parts=p) is not None]
-    return tuple(sorted({1, *(p + 1 for p in fitting)})) if fitting else ()
-
-
-def check_heads(config: DiTConfig, layout: RankLayout) -> None:
-    """Raises `ImpossibleLayout` when no picture at all can be rendered by so many ranks. Needs no weights."""
-    if config.num_heads % layout.dit_size:
-        fitting = [p + 1 for p in range(1, config.num_heads + 1) if config.num_heads % p == 0]
-        raise ImpossibleLayout(
-            f"{config.num_heads} heads do not divide by {layout.dit_size} DiT ranks",
-            possible_world_sizes=(1, *fitting),
-        )
-
-
-def _strips(config: DiTConfig, *, height: int, width: int, parts: int) -> tuple[Strip, ...] | None:
+    side = check_picture(config, parts=parts, height=height, width=width)
     rows, columns = height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
-    _, p, q = config.patch
-    if config.num_heads % parts or rows % p or columns % q:
-        return None
-    rows_fit, columns_fit = rows % (parts * p) == 0, columns % (parts * q) == 0
-    if rows_fit and (height < width or not columns_fit):
+    if side is CutSide.ROWS:
         strip = rows // parts
         return tuple(Strip(top=i * strip, left=0, height=strip, width=columns) for i in range(parts))
-    if columns_fit:
-        strip = columns // parts
-        return tuple(Strip(top=0, left=i * strip, height=rows, width=strip) for i in range(parts))
-    return None
+    strip = columns // parts
+    return tuple(Strip(top=0, left=i * strip, height=rows, width=strip) for i in range(parts))
 
 
 class SequenceParallel:

@@ -24,7 +24,8 @@ from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.dit_share import DiTShare
 from worker.pipeline.errors import PeerLost, RenderStopped
 from worker.pipeline.exchange import AHEAD, DiTLink, EncoderLink, PacketShapes, Word, connect_all_ranks
-from worker.pipeline.parallel import RankLayout, Strip, check_heads, connect_dit_ranks, cut
+from worker.pipeline.parallel import RankLayout, Strip, connect_dit_ranks, cut
+from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import RenderInputs, RenderSettings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Pipeline:
 
         Raises `ImpossibleLayout` before anything is loaded, and `CheckpointError`.
         """
-        check_heads(config.dit, layout)
+        check_heads(config.dit, parts=layout.dit_size)
         all_ranks = connect_all_ranks(layout)
         sequence = connect_dit_ranks(layout, device=device)
         encoders = dit = None
@@ -107,7 +108,7 @@ class Pipeline:
         parts; `RenderStopped` on all ranks at the same block border; on rank 0 `InvalidRender` and whatever goes wrong
         with the inputs, and then `RenderAborted` on all others; `PeerLost` when another rank is gone.
         """
-        self._strips(settings)
+        self.check(settings)
         if self._all_ranks is None:
             return self._render_alone(settings, inputs, should_stop)
         if self._layout.holds_encoders:
@@ -115,8 +116,16 @@ class Pipeline:
         shapes = PacketShapes.of(self.config.dit, self._strips(settings))
         return self._render_as_dit(settings, DiTLink(self._all_ranks, shapes, dtype=self._packet_dtype))
 
+    def check(self, settings: RenderSettings) -> None:
+        """Raises `ImpossibleLayout`, the same on all ranks, for a picture that does not cut into so many parts."""
+        self._strips(settings)
+
     def decline(self, settings: RenderSettings) -> None:
-        """Rank 0 in place of `render`, when it could not even make the inputs: all others end with `RenderAborted`."""
+        """Rank 0 in place of `render`, when it could not even make the inputs: all others end with `RenderAborted`.
+
+        Only for settings that pass `check`, since the others do not wait for a word on any that do not. Raises
+        `PeerLost`.
+        """
         if self._all_ranks is not None:
             self._encoder_link(self._all_ranks, settings).give_up(Word.ABORT)
 

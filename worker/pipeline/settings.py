@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.pipeline.audio_mode import AudioMode
-from worker.pipeline.dit.kv_cache import SinkRotation
 from worker.pipeline.errors import InvalidRender
 from worker.pipeline.noise import check_seed
 from worker.pipeline.schedule import denoising_steps
+from worker.pipeline.sink_rotation import SinkRotation
 from worker.pipeline.sound import ReadSamples
 
 SIDE_MULTIPLE = 16

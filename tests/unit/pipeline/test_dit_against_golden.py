@@ -16,9 +16,10 @@ from worker.pipeline.denoiser import whole_picture
 from worker.pipeline.dit.attention import Call
 from worker.pipeline.dit.dit import REFERENCE_MASK, DiT, TimeCondition
 from worker.pipeline.dit.kernels import Kernels
-from worker.pipeline.dit.kv_cache import KVCache, SinkRotation
+from worker.pipeline.dit.kv_cache import KVCache
 from worker.pipeline.dit.rope import Rope
 from worker.pipeline.parallel import SequenceParallel
+from worker.pipeline.sink_rotation import SinkRotation
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden"
 

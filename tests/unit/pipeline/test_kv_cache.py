@@ -4,8 +4,9 @@ import torch
 
 from worker.pipeline.config import preset
 from worker.pipeline.dit.kernels import Kernels
-from worker.pipeline.dit.kv_cache import KVCache, SinkRotation
+from worker.pipeline.dit.kv_cache import KVCache
 from worker.pipeline.dit.rope import Rope, TokenGrid, block_positions, sink_turns
+from worker.pipeline.sink_rotation import SinkRotation
 
 CONFIG = preset("14b").dit
 SMALL = preset("tiny").dit

@@ -9,8 +9,9 @@ from torch import nn
 from worker.pipeline.checkpoint import Network
 from worker.pipeline.config import preset
 from worker.pipeline.errors import ImpossibleLayout
-from worker.pipeline.parallel import RankLayout, Strip, assemble, cut, possible_world_sizes
+from worker.pipeline.parallel import RankLayout, Strip, assemble, cut
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.rank_counts import possible_world_sizes
 
 BIG, TINY = preset("14b").dit, preset("tiny").dit
 

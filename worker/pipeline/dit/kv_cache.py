@@ -10,22 +10,13 @@ Shapes: N layers, L tokens of one latent frame of the whole picture, H heads of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 
 from worker.pipeline.config import DiTConfig
 from worker.pipeline.dit.kernels import Kernels
 from worker.pipeline.dit.rope import Rope, sink_turns
-
-
-class SinkRotation(StrEnum):
-    """How the reference frame's keys come to their position in a long video."""
-
-    EXACT = "exact"
-    """The keys as of position 30 are kept, and a copy is turned by the whole angle: no error builds up."""
-    REFERENCE_ROUNDING = "reference_rounding"
-    """Turned by one position at a time, in place and in the dtype of the cache, as the released code does (quirk 2)."""
+from worker.pipeline.sink_rotation import SinkRotation
 
 
 @dataclass(frozen=True)
