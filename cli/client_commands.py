@@ -34,7 +34,20 @@ def submit(
     fps: Annotated[int | None, typer.Option(min=1)] = None,
     width: Annotated[int | None, typer.Option(min=16)] = None,
     height: Annotated[int | None, typer.Option(min=16)] = None,
+    size_policy: Annotated[
+        str | None,
+        typer.Option(
+            "--size_policy", "--size-policy", help="exact (the default), or by the picture: reference, reference_bars."
+        ),
+    ] = None,
     denoising_steps: Annotated[int | None, typer.Option("--denoising_steps", "--denoising-steps")] = None,
+    audio_mode: Annotated[
+        str | None, typer.Option("--audio_mode", "--audio-mode", help="windowed (the default) or reference.")
+    ] = None,
+    sink_rotation: Annotated[
+        str | None,
+        typer.Option("--sink_rotation", "--sink-rotation", help="exact (the default) or reference_rounding."),
+    ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds the video shall last. Default: as the sound.")] = None,
     length_policy: Annotated[
         str | None, typer.Option(help="When the sound does not last --duration: reject, pad or trim.")
@@ -56,7 +69,10 @@ def submit(
         "fps": fps,
         "width": width,
         "height": height,
+        "size_policy": _underscored(size_policy),
         "denoising_steps": denoising_steps,
+        "audio_mode": _underscored(audio_mode),
+        "sink_rotation": _underscored(sink_rotation),
         "duration": duration,
         "length_policy": length_policy,
         "preset": preset,
@@ -160,6 +176,11 @@ def _source(service: "Service", given: str) -> str:
         raise CommandError(f"{given} cannot be read: {error.strerror}.", exit_code=ExitCode.USAGE) from error
 
 
+def _underscored(value: str | None) -> str | None:
+    """The values take both spellings, as the options do."""
+    return None if value is None else value.replace("-", "_")
+
+
 def _metadata(pairs: list[str]) -> dict[str, str] | None:
     wrong = [pair for pair in pairs if "=" not in pair]
     if wrong:
@@ -195,6 +216,11 @@ def _must_have_succeeded(job: "JobOut") -> None:
         raise CommandError(f"{job.id} {job.status}{reason}")
 
 
+def _size(job: "JobOut") -> str:
+    known = job.input if job.output is None else job.output
+    return f"{known.width}×{known.height}" if known.width else "by picture"
+
+
 def _print_table(rows: "list[JobOut]") -> None:
     from rich.console import Console
     from rich.table import Table
@@ -208,7 +234,7 @@ def _print_table(rows: "list[JobOut]") -> None:
             f"{done}/{total}" if total else "",
             f"{job.created_at:%Y-%m-%d %H:%M:%S}",
             f"{job.output.duration:.2f}" if job.output else "",
-            f"{job.input.width}×{job.input.height}",
+            _size(job),
             job.custom_id or "",
             job.error.code if job.error else "",
         )

@@ -14,6 +14,7 @@ from cli.errors import CommandError, ExitCode
 from cli.keys import keys
 from cli.render import render
 from cli.services import api, create_bucket, migrate, scheduler, webhooks, worker
+from cli.weights import weights
 
 RENDERING = "Make a video here"
 CLIENT = "Use a running service (REALVIDEO_URL and REALVIDEO_API_KEY, or the running `run.py up`)"
@@ -51,6 +52,7 @@ def command_line() -> typer.Typer:
     app.callback()(options)
     app.command(rich_help_panel=RENDERING)(render)
     app.command(rich_help_panel=RENDERING)(doctor)
+    app.add_typer(weights(), name="weights", rich_help_panel=RENDERING)
     for client_command in (submit, jobs, watch, cancel):
         app.command(rich_help_panel=CLIENT)(client_command)
     app.add_typer(keys(), name="keys", rich_help_panel=CLIENT)

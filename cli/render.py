@@ -3,15 +3,25 @@
 The names and defaults are those of the tool this project began from, so its command lines go on working.
 """
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from cli.errors import CommandError, ExitCode
+from worker.pipeline.audio_mode import AudioMode
+from worker.pipeline.sink_rotation import SinkRotation
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+SIZE_POLICIES = "exact, or by the picture: reference (about 512 × 512 pixels, snapped ratios), reference_bars"
+AUDIO_MODES = "windowed: long sound without seams; reference: in pieces of 5 s, as the released code"
+SINK_ROTATIONS = "exact: no drift in long videos; reference_rounding: drifts as the released code"
 
 
 def render(
+    context: typer.Context,
     audio: Annotated[
         Path,
         typer.Option("--audio", "-a", dir_okay=False, help="Speech: WAV, MP3, FLAC, M4A, OGG, or a video's sound."),
@@ -21,11 +31,18 @@ def render(
         "output.mp4"
     ),
     fps: Annotated[int, typer.Option(min=1, max=60, help="Frames per second of the MP4.")] = 16,
-    width: Annotated[int, typer.Option(min=16, help="Pixels, a multiple of 16.")] = 480,
-    height: Annotated[int, typer.Option(min=16, help="Pixels, a multiple of 16.")] = 640,
+    size: Annotated[str, typer.Option("--size_policy", "--size-policy", help=f"{SIZE_POLICIES}.")] = "exact",
+    width: Annotated[int, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size.")] = 480,
+    height: Annotated[int, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size.")] = 640,
     denoising_steps: Annotated[
         int, typer.Option("--denoising_steps", "--denoising-steps", help="2 is faster, 4 is finer.")
     ] = 2,
+    audio_mode: Annotated[
+        str, typer.Option("--audio_mode", "--audio-mode", help=f"{AUDIO_MODES}.")
+    ] = AudioMode.WINDOWED.value,
+    sink_rotation: Annotated[
+        str, typer.Option("--sink_rotation", "--sink-rotation", help=f"{SINK_ROTATIONS}.")
+    ] = SinkRotation.EXACT.value,
     _no_compile: Annotated[
         bool,
         typer.Option(
@@ -44,25 +61,32 @@ def render(
     ranks: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that share the work. Default: one per GPU of CUDA_VISIBLE_DEVICES, or one."
+            min=1, help="Processes that share the work. Default: one per GPU of CUDA_VISIBLE_DEVICES that can, or one."
         ),
     ] = None,
 ) -> None:
     """Render one video here, on the GPUs of CUDA_VISIBLE_DEVICES or on the CPU."""
     from cli.rendering import Wanted, render_file
+    from worker.media.picture import SizeRule, size_policy
 
+    rule = _one_of(SizeRule, "--size_policy", size)
     if denoising_steps not in (2, 4):
         raise CommandError("--denoising_steps takes 2 or 4.", exit_code=ExitCode.USAGE)
     if width % 16 or height % 16:
         raise CommandError("--width and --height take multiples of 16.", exit_code=ExitCode.USAGE)
+    if rule is not SizeRule.EXACT and (_is_given(context, "width") or _is_given(context, "height")):
+        raise CommandError(
+            f"with --size_policy {rule} the picture decides: leave --width and --height out.", exit_code=ExitCode.USAGE
+        )
     wanted = Wanted(
         audio=audio,
         image=image,
         output=output,
         fps=fps,
-        width=width,
-        height=height,
+        size=size_policy(rule, width=width, height=height),
         denoising_steps=denoising_steps,
+        audio_mode=_one_of(AudioMode, "--audio_mode", audio_mode),
+        sink_rotation=_one_of(SinkRotation, "--sink_rotation", sink_rotation),
         seed=seed,
         prompt=prompt,
         preset=preset or ("14b" if weights else "tiny"),
@@ -70,3 +94,16 @@ def render(
         ranks=ranks,
     )
     render_file(wanted)
+
+
+def _one_of(choices: type[Choice], option: str, value: str) -> Choice:
+    """The choice of that name; values take both spellings, as the options do."""
+    try:
+        return choices(value.replace("-", "_"))
+    except ValueError:
+        raise CommandError(f"{option} takes {' or '.join(choices)}.", exit_code=ExitCode.USAGE) from None
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"

@@ -28,8 +28,12 @@ from worker.media.inputs import PictureFile, PreparedInputs, prepare
 from worker.media.length import LengthPolicy
 from worker.media.limits import MediaLimits
 from worker.media.measure import measure
-from worker.media.picture import ExactSize
+from worker.media.picture import ExactSize, SizePolicy
+from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.config import PRESETS, preset
+from worker.pipeline.errors import ImpossibleLayout
+from worker.pipeline.rank_counts import check_picture, dit_ranks_of, possible_world_sizes
+from worker.pipeline.sink_rotation import SinkRotation
 
 DEFAULT_PROMPT = "A character is talking."
 START_DEADLINE_S = 900.0
@@ -45,9 +49,10 @@ class Wanted:
     image: Path
     output: Path
     fps: int
-    width: int
-    height: int
+    size: SizePolicy
     denoising_steps: int
+    audio_mode: AudioMode
+    sink_rotation: SinkRotation
     seed: int
     prompt: str | None
     preset: str
@@ -58,6 +63,8 @@ class Wanted:
 def render_file(wanted: Wanted) -> None:
     """Raises `CommandError` for everything that a person can do something about."""
     _check(wanted)
+    if isinstance(wanted.size, ExactSize):  # known before the files are read
+        _ranks(wanted, width=wanted.size.width, height=wanted.size.height)
     stop_at_first_signal()
     try:
         with (
@@ -93,14 +100,15 @@ def _render(wanted: Wanted, directory: Path, console: Console) -> None:
     inputs = prepare(
         wanted.audio,
         PictureFile(wanted.image),
-        size=ExactSize(wanted.width, wanted.height),
+        size=wanted.size,
         duration_s=None,
         length_policy=LengthPolicy.REJECT,
         limits=MediaLimits(),
         into=directory,
     )
+    ranks = _ranks(wanted, width=inputs.width, height=inputs.height)
     request = _request(wanted, inputs, video=directory / "video.mp4")
-    result = _in_a_group(wanted, request, console)
+    result = _in_a_group(wanted, request, ranks, console)
     with console.status("measuring the video …"):
         seen = measure(result.video, sound=inputs.sound)
         check(seen, Expected(inputs.duration_s, fps=wanted.fps, width=inputs.width, height=inputs.height))
@@ -126,11 +134,28 @@ def _request(wanted: Wanted, inputs: PreparedInputs, *, video: Path) -> RenderRe
         output_fps=wanted.fps,
         duration_s=inputs.duration_s,
         denoising_steps=wanted.denoising_steps,
+        audio_mode=wanted.audio_mode,
+        sink_rotation=wanted.sink_rotation,
     )
 
 
-def _in_a_group(wanted: Wanted, request: RenderRequest, console: Console) -> RenderResult:
-    ranks = wanted.ranks or max(1, _visible_gpus())
+def _ranks(wanted: Wanted, *, width: int, height: int) -> int:
+    """As many as were asked for, else as many GPUs as can share the picture. Raises `CommandError`.
+
+    An impossible number is refused before any rank loads anything.
+    """
+    config = preset(wanted.preset).dit
+    if wanted.ranks is None:
+        gpus = max(1, _visible_gpus())
+        return max(ranks for ranks in possible_world_sizes(config, height=height, width=width) if ranks <= gpus)
+    try:
+        check_picture(config, parts=dit_ranks_of(wanted.ranks), height=height, width=width)
+    except ImpossibleLayout as error:
+        raise CommandError(f"--ranks {wanted.ranks} cannot be: {error}.", exit_code=ExitCode.USAGE) from error
+    return wanted.ranks
+
+
+def _in_a_group(wanted: Wanted, request: RenderRequest, ranks: int, console: Console) -> RenderResult:
     settings = GroupSettings(
         preset=wanted.preset,
         ranks=ranks,

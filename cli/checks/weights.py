@@ -6,7 +6,7 @@ from pathlib import Path
 from cli.checks.finding import Finding, State
 
 DRAWN = "tiny"
-MEND = "put the released files below one directory and name it in REALVIDEO_WEIGHTS; docs/operations.md lists them"
+MEND = "fetch them with `realvideo weights pull DIRECTORY` and name the directory in REALVIDEO_WEIGHTS"
 
 
 def presets() -> list[Finding]:
