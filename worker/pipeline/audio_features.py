@@ -95,7 +95,8 @@ class RowStream:
         end = self._held_from + held.shape[1]
         positions = self._positions(frames=held.shape[1])
         # a row needs the frame after its position too, but for the very last frame, which has none
-        ready = int(((positions < end - 1) | (positions >= self._total_frames - 1)).sum())
+        is_whole = end == self._total_frames
+        ready = len(positions) if is_whole else int((positions < end - 1).sum())
         rows_NRD = _at(held, positions[:ready] - self._held_from)
         self._next_row += ready
         keep_from = min(int(positions[ready]), end) if ready < len(positions) else end

@@ -36,6 +36,16 @@ def test_a_row_stream_gives_the_rows_of_the_whole_however_it_is_cut(seconds: int
     torch.testing.assert_close(torch.cat(made, dim=2), whole, rtol=1e-5, atol=2e-4)
 
 
+@pytest.mark.parametrize("seconds", [1, 2, 5])
+def test_a_row_stream_waits_for_the_last_frames_wherever_it_is_cut_before_them(seconds: int) -> None:
+    frames, rows = seconds * 50 - 1, seconds * 16
+    whole = bucket(interpolate(features(frames)), batch_frames=rows).permute(1, 2, 0)
+    for rest in range(1, 8):
+        stream = RowStream(total_frames=frames, total_rows=rows)
+        made = [stream.push(piece) for piece in features(frames).split([frames - rest, rest], dim=1)]
+        torch.testing.assert_close(torch.cat(made, dim=2), whole, rtol=1e-5, atol=2e-4)
+
+
 def test_a_row_stream_holds_no_more_than_it_needs() -> None:
     stream = RowStream(total_frames=4999, total_rows=1600)
     for piece in features(4999).split(100, dim=1):
