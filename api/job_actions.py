@@ -25,8 +25,9 @@ from models.webhook import WebhookEndpoint
 MAX_DEADLINE = dt.timedelta(days=366)
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 _REPEATED = (
-    "batch_id", "audio_source", "image_source", "video_source", "reference_time_s", "prompt", "seed", "fps", "width",
-    "height", "denoising_steps", "duration_s", "length_policy", "preset", "webhook_endpoint_id", "labels", "priority",
+    "batch_id", "audio_source", "image_source", "video_source", "reference_time_s", "prompt", "seed", "fps",
+    "size_policy", "width", "height", "denoising_steps", "audio_mode", "sink_rotation", "duration_s", "length_policy",
+    "preset", "webhook_endpoint_id", "labels", "priority",
 )  # fmt: skip
 
 

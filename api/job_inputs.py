@@ -18,9 +18,13 @@ from api.settings import ApiSettings
 from api.storage import StorageUnavailableError
 from api.urls import complaint_about
 from models.ids import IdPrefix
-from models.job import LengthPolicy
+from models.job import AudioMode, LengthPolicy, SinkRotation, SizePolicy
 from models.queues import Priority
 from models.upload import Upload
+
+LONGEST_BY_PICTURE = 704
+MOST_PIXELS_BY_PICTURE = 704 * 384
+"""The largest that the picture can decide: the reference's frame for 16:9."""
 
 _S3_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.{1,1024})")
 
@@ -36,9 +40,12 @@ class CheckedInput:
     prompt: str
     seed: int
     fps: int
-    width: int
-    height: int
+    size_policy: SizePolicy
+    width: int | None
+    height: int | None
     denoising_steps: int
+    audio_mode: AudioMode
+    sink_rotation: SinkRotation
     duration_s: float | None
     length_policy: LengthPolicy
     preset: str
@@ -48,6 +55,7 @@ class CheckedInput:
 def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> CheckedInput:
     """The request with its defaults filled in. Raises ApiError naming every field that is not allowed."""
     settings = services.settings
+    width, height = _size(body, settings)
     checked = CheckedInput(
         audio_source=_stored(body.audio),
         image_source=None if body.image is None else _stored(body.image),
@@ -56,9 +64,12 @@ def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> Check
         prompt=settings.default_prompt if body.prompt is None else body.prompt,
         seed=settings.default_seed if body.seed is None else body.seed,
         fps=settings.default_fps if body.fps is None else body.fps,
-        width=settings.default_width if body.width is None else body.width,
-        height=settings.default_height if body.height is None else body.height,
+        size_policy=body.size_policy or SizePolicy.EXACT,
+        width=width,
+        height=height,
         denoising_steps=settings.default_denoising_steps if body.denoising_steps is None else body.denoising_steps,
+        audio_mode=body.audio_mode or AudioMode.WINDOWED,
+        sink_rotation=body.sink_rotation or SinkRotation.EXACT,
         duration_s=body.duration,
         length_policy=body.length_policy or LengthPolicy.REJECT,
         preset=settings.default_preset if body.preset is None else body.preset,
@@ -68,6 +79,16 @@ def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> Check
     if found:
         raise _error_of(found)
     return checked
+
+
+def _size(body: JobCreate, settings: ApiSettings) -> tuple[int | None, int | None]:
+    """Width and height in pixels; None where the picture decides."""
+    if body.size_policy not in (None, SizePolicy.EXACT):
+        return None, None
+    return (
+        settings.default_width if body.width is None else body.width,
+        settings.default_height if body.height is None else body.height,
+    )
 
 
 def _stored(source: str) -> str:
@@ -83,6 +104,17 @@ def _limit_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[Fi
         yield _problem(ErrorCode.unknown_preset, "preset", f"must be one of: {', '.join(settings.presets)}")
     if checked.fps > settings.max_fps:
         yield _problem(ErrorCode.fps_out_of_limits, "fps", f"must be at most {settings.max_fps}")
+    yield from _size_problems(checked, settings)
+    if checked.duration_s is not None and checked.duration_s > settings.max_duration_s:
+        at_most = f"must be at most {settings.max_duration_s:g} seconds"
+        yield _problem(ErrorCode.duration_out_of_limits, "duration", at_most)
+
+
+def _size_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[FieldProblem]:
+    if checked.width is None or checked.height is None:
+        if settings.max_side < LONGEST_BY_PICTURE or settings.max_pixels < MOST_PIXELS_BY_PICTURE:
+            yield _problem(ErrorCode.size_out_of_limits, "size_policy", "must be exact: the limits here are tighter")
+        return
     for field, side in (("width", checked.width), ("height", checked.height)):
         if not settings.min_side <= side <= settings.max_side:
             between = f"must be between {settings.min_side} and {settings.max_side}"
@@ -90,9 +122,6 @@ def _limit_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[Fi
     if checked.width * checked.height > settings.max_pixels:
         at_most = f"width × height must be at most {settings.max_pixels}"
         yield _problem(ErrorCode.size_out_of_limits, "width", at_most)
-    if checked.duration_s is not None and checked.duration_s > settings.max_duration_s:
-        at_most = f"must be at most {settings.max_duration_s:g} seconds"
-        yield _problem(ErrorCode.duration_out_of_limits, "duration", at_most)
 
 
 def _source_problems(body: JobCreate, services: Services, *, tenant_id: str) -> Iterator[FieldProblem]:

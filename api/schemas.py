@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from models.job import JobStatus, LengthPolicy, Phase
+from models.job import AudioMode, JobStatus, LengthPolicy, Phase, SinkRotation, SizePolicy
 from models.queues import Priority
 
 _ULID = "[0-9A-HJKMNP-TV-Z]{26}"
@@ -70,7 +70,7 @@ class Page(Answer, Generic[T]):
 EXAMPLE = {"audio": "https://example.com/voice.wav", "image": "https://example.com/portrait.png"}
 
 
-def _one_picture(schema: dict[str, Any]) -> None:
+def _one_picture_one_size(schema: dict[str, Any]) -> None:
     schema["examples"] = [EXAMPLE, {**EXAMPLE, "custom_id": "lesson-7", "metadata": {"title": "Lesson 7"}, "fps": 25}]
     schema["oneOf"] = [
         {"required": ["image"], "properties": {"image": {"type": "string"}, "reference_time": {"type": "null"}}},
@@ -78,6 +78,10 @@ def _one_picture(schema: dict[str, Any]) -> None:
     ]
     for branch, other in zip(schema["oneOf"], ("video", "image"), strict=True):
         branch["properties"][other] = {"type": "null"}
+    schema["anyOf"] = [
+        {"properties": {"size_policy": {"enum": [SizePolicy.EXACT, None]}}},
+        {"properties": {"width": {"type": "null"}, "height": {"type": "null"}}},
+    ]
 
 
 class JobCreate(Request):
@@ -87,7 +91,7 @@ class JobCreate(Request):
     Fields left out, or null, take this installation's defaults.
     """
 
-    model_config = ConfigDict(json_schema_extra=_one_picture)
+    model_config = ConfigDict(json_schema_extra=_one_picture_one_size)
 
     audio: Source = Field(description="speech: WAV, MP3, FLAC, M4A/AAC, OGG/Opus, or a video with a sound track")
     image: Source | None = Field(default=None, description="portrait: PNG, JPEG or WebP")
@@ -98,9 +102,28 @@ class JobCreate(Request):
     prompt: str | None = Field(default=None, min_length=1, max_length=2000, pattern=NO_NUL)
     seed: Integer | None = Field(default=None, ge=0, le=MAX_SEED)
     fps: Integer | None = Field(default=None, ge=1, le=60)
-    width: Integer | None = Field(default=None, ge=16, le=4096, multiple_of=16)
-    height: Integer | None = Field(default=None, ge=16, le=4096, multiple_of=16)
+    size_policy: SizePolicy | None = Field(
+        default=None,
+        description="exact (the default): `width` × `height`, which the picture covers; reference: by the picture,"
+        " about 512 × 512 pixels in 16:9, 4:3 or 1:1; reference_bars: the same with the released code's black bars",
+    )
+    width: Integer | None = Field(
+        default=None, ge=16, le=4096, multiple_of=16, description="pixels; only with the size policy exact"
+    )
+    height: Integer | None = Field(
+        default=None, ge=16, le=4096, multiple_of=16, description="pixels; only with the size policy exact"
+    )
     denoising_steps: Literal[2, 4] | None = None
+    audio_mode: AudioMode | None = Field(
+        default=None,
+        description="windowed (the default): a long sound without seams; reference: in pieces of 5 s that know nothing"
+        " of each other, as the released service encodes it",
+    )
+    sink_rotation: SinkRotation | None = Field(
+        default=None,
+        description="exact (the default): the portrait stays as sharp in the last minute as in the first;"
+        " reference_rounding: drifts as the released code does",
+    )
     duration: Seconds | None = Field(default=None, gt=0, description="seconds the video shall last; null: as the sound")
     length_policy: LengthPolicy | None = Field(
         default=None, description="when the sound does not last `duration`: reject (the default), pad or trim"
@@ -119,6 +142,13 @@ class JobCreate(Request):
             raise ValueError("give either image or video")
         if self.reference_time is not None and self.video is None:
             raise ValueError("reference_time needs a video")
+        return self
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "JobCreate":
+        by_picture = self.size_policy not in (None, SizePolicy.EXACT)
+        if by_picture and (self.width is not None or self.height is not None):
+            raise ValueError("with this size_policy the picture decides: leave width and height out")
         return self
 
 
@@ -142,9 +172,12 @@ class JobInput(Answer):
     prompt: str
     seed: int
     fps: int
-    width: int
-    height: int
+    size_policy: SizePolicy
+    width: int | None = Field(description="null: the picture decides; see `output`")
+    height: int | None = Field(description="null: the picture decides; see `output`")
     denoising_steps: int
+    audio_mode: AudioMode
+    sink_rotation: SinkRotation
     duration: float | None
     length_policy: LengthPolicy
     preset: str

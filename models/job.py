@@ -43,11 +43,37 @@ class LengthPolicy(StrEnum):
     TRIM = "trim"  # cut a longer sound; a shorter one keeps its length
 
 
+class AudioMode(StrEnum):
+    """How a long sound is encoded."""
+
+    WINDOWED = "windowed"  # overlapping windows, normalised as one sound: no seams
+    REFERENCE = "reference"  # pieces of 5 s that know nothing of each other, as the released service does
+
+
+class SizePolicy(StrEnum):
+    """What decides the video's size."""
+
+    EXACT = "exact"  # the job's width and height; the picture covers them
+    REFERENCE = "reference"  # the picture: about 512 × 512 pixels in 16:9, 4:3 or 1:1, upright or not
+    REFERENCE_BARS = "reference_bars"  # the same with the black bars that the released code leaves
+
+
+class SinkRotation(StrEnum):
+    """How the reference picture's attention keys follow the video in time."""
+
+    EXACT = "exact"  # no error builds up
+    REFERENCE_ROUNDING = "reference_rounding"  # rounded at every block, as the released code does: long videos drift
+
+
 class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint("status IN ('queued','running','succeeded','failed','canceled','expired')", name="status"),
         CheckConstraint("(image_source IS NULL) <> (video_source IS NULL)", name="one_picture"),
+        CheckConstraint("audio_mode IN ('windowed','reference')", name="audio_mode"),
+        CheckConstraint("size_policy IN ('exact','reference','reference_bars')", name="size_policy"),
+        CheckConstraint("sink_rotation IN ('exact','reference_rounding')", name="sink_rotation"),
+        CheckConstraint("num_nulls(width, height) = CASE WHEN size_policy = 'exact' THEN 0 ELSE 2 END", name="size"),
         CheckConstraint("status <> 'succeeded' OR (result_key IS NOT NULL AND output IS NOT NULL)", name="output"),
         CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="error"),
         CheckConstraint(
@@ -83,9 +109,12 @@ class Job(Base):
     prompt: Mapped[str]
     seed: Mapped[int] = mapped_column(BigInteger)
     fps: Mapped[int]
-    width: Mapped[int]
-    height: Mapped[int]
+    width: Mapped[int | None] = mapped_column(comment="null: the picture decides, see size_policy")
+    height: Mapped[int | None] = mapped_column(comment="null: the picture decides, see size_policy")
+    size_policy: Mapped[str] = mapped_column(default=SizePolicy.EXACT, server_default=SizePolicy.EXACT)
     denoising_steps: Mapped[int]
+    audio_mode: Mapped[str] = mapped_column(default=AudioMode.WINDOWED, server_default=AudioMode.WINDOWED)
+    sink_rotation: Mapped[str] = mapped_column(default=SinkRotation.EXACT, server_default=SinkRotation.EXACT)
     duration_s: Mapped[float | None]
     length_policy: Mapped[str] = mapped_column(default=LengthPolicy.REJECT)
     preset: Mapped[str]

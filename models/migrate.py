@@ -23,10 +23,10 @@ class MigrationLockedError(Exception):
     """Another process held the migration lock, or a table, for longer than a migration waits."""
 
 
-def upgrade(database_url: str) -> None:
-    """Migrate to the newest revision, all in one transaction; does nothing when it is there already."""
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Migrate to the newest revision, or to `revision`, in one transaction; does nothing when it is there already."""
     with _locked(database_url) as config:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def downgrade(database_url: str, revision: str) -> None:

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import wave
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from infra.local.demo import PORTRAIT, SPEECH
 from infra.local.mp4_check import look_at, sound_duration_s
@@ -28,6 +30,25 @@ def test_one_file_is_rendered_with_the_rate_that_was_asked_for(tmp_path: Path) -
     assert seen.video_duration_s == pytest.approx(sound_duration_s(SPEECH), abs=1 / 25)
     assert f"{seen.frames} frames" in rendered.stderr
     assert [left.name for left in tmp_path.iterdir()] == ["made.mp4"]
+
+
+def test_the_ways_of_the_reference_reach_the_video(tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (320, 180), "white").save(wide)
+    video = tmp_path / "made.mp4"
+    ways = ("--size-policy", "reference-bars", "--audio_mode", "reference", "--sink-rotation", "reference_rounding")
+    rendered = render(tmp_path, "-a", str(short_speech(tmp_path)), "-i", str(wide), "-o", str(video), *ways)
+    assert rendered.returncode == 0, rendered.stderr
+    seen = look_at(video)
+    assert (seen.width, seen.height) == (704, 384)
+
+
+def short_speech(directory: Path) -> Path:
+    """Half a second: of the reference's size there are not many frames to be made in a test."""
+    with wave.open(str(SPEECH)) as whole, wave.open(str(directory / "short.wav"), "wb") as cut:
+        cut.setparams(whole.getparams())
+        cut.writeframes(whole.readframes(whole.getframerate() // 2))
+    return directory / "short.wav"
 
 
 def test_ctrl_c_leaves_no_process_and_no_half_file(tmp_path: Path) -> None:
@@ -62,6 +83,9 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(tmp_path: Path) -> None:
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--preset", "7b"), 2, "there are tiny, 14b"),
         (("-a", "nothing.wav", "-i", str(PORTRAIT)), 2, "no file nothing.wav"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "-o", "no/such/place.mp4"), 2, "no/such"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--ranks", "4"), 2, "possible numbers of ranks: 1, 2, 3"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--size-policy", "reference", "--width", "64"), 2, "leave --width"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--audio-mode", "fast"), 2, "windowed or reference"),
     ],
 )
 def test_what_cannot_be_rendered_is_a_sentence(

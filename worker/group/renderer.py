@@ -33,6 +33,7 @@ from worker.pipeline.config import preset
 from worker.pipeline.errors import ImpossibleLayout, InvalidRender, RenderAborted, RenderStopped, UnknownPreset
 from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import SIDE_MULTIPLE, RenderInputs, RenderSettings
 from worker.pipeline.sound import ReadSamples, Samples, UnusableSound
 
@@ -55,6 +56,7 @@ def open_pipeline(launch: Launch) -> PipelineRenderer:
     )
     try:
         config = preset(launch.preset)
+        check_heads(config.dit, parts=layout.dit_size)  # each rank by itself, before it waits for any other
         weights = _weights(launch)
         if layout.world_size > 1:
             dist.init_process_group(

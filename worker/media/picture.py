@@ -68,6 +68,30 @@ class ExactSize:
 SizePolicy = ReferenceSize | ExactSize
 
 
+class SizeRule(StrEnum):
+    """The policies by name, as they are asked for."""
+
+    EXACT = "exact"
+    """A width and a height in pixels."""
+    REFERENCE = "reference"
+    """The reference's rule, without bars."""
+    REFERENCE_BARS = "reference_bars"
+    """The reference's rule, black bars and all."""
+
+
+def size_policy(rule: SizeRule, *, width: int | None, height: int | None) -> SizePolicy:
+    """The policy of that name; width and height are of an exact size, in pixels. Raises `ImpossibleSize`."""
+    match rule:
+        case SizeRule.EXACT:
+            if width is None or height is None:
+                raise ImpossibleSize("An exact size needs a width and a height.")
+            return ExactSize(width=width, height=height)
+        case SizeRule.REFERENCE:
+            return ReferenceSize(bars=Bars.NEVER)
+        case SizeRule.REFERENCE_BARS:
+            return ReferenceSize(bars=Bars.BLACK)
+
+
 @dataclass(frozen=True)
 class Portrait:
     """A picture ready for the encoder."""

@@ -21,8 +21,10 @@ from worker.media.checking import Expected, check
 from worker.media.inputs import PictureFile, PreparedInputs, VideoFile, prepare
 from worker.media.length import LengthPolicy
 from worker.media.measure import Measurement, measure
-from worker.media.picture import ExactSize
+from worker.media.picture import SizeRule, size_policy
 from worker.media.poster import Stills, make_stills
+from worker.pipeline.audio_mode import AudioMode
+from worker.pipeline.sink_rotation import SinkRotation
 from worker.storage import StorageError, StoredObject
 from worker.tasks.desk import RenderDesk
 from worker.tasks.lease import Lease, Standing
@@ -84,7 +86,7 @@ def _prepare(job: Job, *, lease: Lease, desk: RenderDesk, directory: Path) -> Pr
     return prepare(
         audio,
         portrait,
-        size=ExactSize(width=job.width, height=job.height),
+        size=size_policy(SizeRule(job.size_policy), width=job.width, height=job.height),
         duration_s=job.duration_s,
         length_policy=LengthPolicy(job.length_policy),
         limits=desk.media_limits,
@@ -111,6 +113,8 @@ def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease,
         output_fps=job.fps,
         duration_s=prepared.duration_s,
         denoising_steps=job.denoising_steps,
+        audio_mode=AudioMode(job.audio_mode),
+        sink_rotation=SinkRotation(job.sink_rotation),
     )
 
     def on_progress(progress: RenderProgress) -> None:

@@ -19,6 +19,18 @@ CONSTRAINTS_AND_INDEXES = text("""
      WHERE schemaname = 'public' AND tablename <> 'alembic_version'
     ORDER BY 1, 2, 3
 """)
+INSERT_JOB = text("""
+    INSERT INTO jobs (id, tenant_id, audio_source, image_source, prompt, seed, fps, denoising_steps, length_policy,
+        preset, metadata, status, priority, attempt, crash_count, error_retries, blocks_done, width, height)
+    VALUES (:id, 'ten_1', 'https://a', 'https://b', 'a person speaks', 0, 16, 2, 'reject',
+        'tiny', '{}', 'queued', 'normal', 0, 0, 0, 0, :width, :height)
+""")
+LET_THE_PICTURE_DECIDE = text("""
+    UPDATE jobs SET size_policy = 'reference', width = NULL, height = NULL, status = 'canceled', finished_at = now()
+     WHERE id = 'job_new'
+""")
+OPTIONS = text("SELECT id, width, height, size_policy, audio_mode, sink_rotation FROM jobs ORDER BY id")
+SIZES = text("SELECT id, width, height FROM jobs ORDER BY id")
 EVERYTHING = text("""
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1
@@ -54,6 +66,34 @@ def test_up_down_and_up_again(spare_database_url: str, database: Database) -> No
             with spare.connect() as connection:
                 assert not migrate.is_current(connection)
     finally:
+        spare.dispose()
+
+
+def test_jobs_live_through_the_second_version_and_back(spare_database_url: str) -> None:
+    spare = create_database_engine(spare_database_url, application_name="tests")
+    try:
+        migrate.upgrade(spare_database_url, "0001")
+        with spare.begin() as connection:
+            connection.execute(text("INSERT INTO tenants (id, name) VALUES ('ten_1', 'one')"))
+            connection.execute(INSERT_JOB, {"id": "job_old", "width": 480, "height": 640})
+        migrate.upgrade(spare_database_url)
+        with spare.begin() as connection:
+            # an older API that is still running knows none of the new columns
+            connection.execute(INSERT_JOB, {"id": "job_between", "width": 64, "height": 96})
+            connection.execute(INSERT_JOB, {"id": "job_new", "width": 64, "height": 96})
+            connection.execute(LET_THE_PICTURE_DECIDE)
+            assert connection.execute(OPTIONS).all() == [
+                ("job_between", 64, 96, "exact", "windowed", "exact"),
+                ("job_new", None, None, "reference", "windowed", "exact"),
+                ("job_old", 480, 640, "exact", "windowed", "exact"),
+            ]
+        migrate.downgrade(spare_database_url, "0001")
+        with spare.connect() as connection:
+            assert connection.execute(SIZES).all() == [
+                ("job_between", 64, 96), ("job_new", 480, 640), ("job_old", 480, 640),
+            ]  # fmt: skip
+    finally:
+        migrate.downgrade(spare_database_url, "base")
         spare.dispose()
 
 

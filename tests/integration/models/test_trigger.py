@@ -116,9 +116,15 @@ def test_a_job_stays_with_its_tenant(database: Database, make_job: MakeJob, tena
         ("running", f"status = 'succeeded', result_key = 'k', {OVER}", "ck_jobs_output"),
         ("running", f"status = 'succeeded', output = '{{}}', {OVER}", "ck_jobs_output"),
         ("running", f"status = 'failed', {OVER}", "ck_jobs_error"),
+        ("queued", "audio_mode = 'fast'", "ck_jobs_audio_mode"),
+        ("queued", "sink_rotation = 'none'", "ck_jobs_sink_rotation"),
+        ("queued", "size_policy = 'bars', width = NULL, height = NULL", "ck_jobs_size_policy"),
+        ("queued", "size_policy = 'reference'", "ck_jobs_size"),
+        ("queued", "size_policy = 'reference', width = NULL", "ck_jobs_size"),
+        ("queued", "height = NULL", "ck_jobs_size"),
     ],
 )
-def test_a_row_says_what_its_status_demands(
+def test_a_row_says_what_its_status_and_its_options_demand(
     database: Database, make_job: MakeJob, status: str, change: str, constraint: str
 ) -> None:
     job_id = make_job(status=status).id

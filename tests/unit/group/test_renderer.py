@@ -106,6 +106,7 @@ def test_a_sound_of_what_is_no_number_is_refused(renderer: PipelineRenderer, req
         ({"preset": "none"}, "unknown_preset"),
         ({"preset": "14b"}, "weights_missing"),
         ({"weights": Path("/nonexistent")}, "weights_unusable"),
+        ({"world_size": 4}, "impossible_layout"),
     ],
 )
 def test_a_rank_that_can_never_start_says_why(change: dict[str, object], code: str) -> None:

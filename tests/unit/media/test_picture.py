@@ -12,9 +12,11 @@ from worker.media.picture import (
     ExactSize,
     ImpossibleSize,
     ReferenceSize,
+    SizeRule,
     UnusablePicture,
     prepare,
     reference_frame,
+    size_policy,
 )
 
 
@@ -124,3 +126,16 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
 def test_what_is_transparent_becomes_white() -> None:
     picture = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
     assert (prepare(picture, ExactSize(width=16, height=16)).pixels == 255).all()
+
+
+def test_a_policy_is_asked_for_by_its_name() -> None:
+    wide = Image.new("RGB", (1920, 1080), "white")
+    sides = {"width": 64, "height": 96}
+    exact, by_picture, with_bars = (prepare(wide, size_policy(rule, **sides)) for rule in SizeRule)
+    assert exact.pixels.shape == (96, 64, 3)
+    assert by_picture.pixels.shape == with_bars.pixels.shape == (384, 704, 3)
+    assert by_picture.pixels.min() == 255
+    left, middle, right = np.split(with_bars.pixels, [10, 704 - 11], axis=1)
+    assert (left.max(), middle.min(), right.max()) == (0, 255, 0)
+    with pytest.raises(ImpossibleSize, match="needs a width and a height"):
+        size_policy(SizeRule.EXACT, width=None, height=96)
