@@ -59,23 +59,26 @@ class Surroundings:
         return self.directory / "logs"
 
     def environment(self) -> dict[str, str]:
-        """The variables of every part. What the caller's environment sets already is left as it is."""
-        chosen = {
+        """The variables of every part. Of the defaults, the caller's environment may set others."""
+        defaults = {
             "REALVIDEO_PUBLIC_URL": self.url,
-            "REALVIDEO_API_PORT": str(self.api_port),
             "REALVIDEO_SESSION_SECRET": self.secrets.session_secret,
             "REALVIDEO_ALLOW_HTTP_URLS": "true",  # so that a webhook receiver on this machine can be used
+        }
+        if "REALVIDEO_S3_BUCKET" not in os.environ:
+            defaults["REALVIDEO_STORAGE_DIRECTORY"] = str(self.directory / "objects")
+            defaults["REALVIDEO_STORAGE_SECRET"] = self.secrets.storage_secret
+        return {
+            **{name: value for name, value in defaults.items() if name not in os.environ},
+            "DATABASE_URL": self.database_url,
+            "BROKER_URL": self.broker_url,
+            "REALVIDEO_API_PORT": str(self.api_port),
             "REALVIDEO_PRESETS": f'["{self.preset}"]',
             "REALVIDEO_PRESET": self.preset,
             "REALVIDEO_RANKS": str(self.ranks),
             "REALVIDEO_NODE_NAME": self.node_name,
             "REALVIDEO_WORK_DIRECTORY": str(self.directory / "work"),
         }
-        if "REALVIDEO_S3_BUCKET" not in os.environ:
-            chosen["REALVIDEO_STORAGE_DIRECTORY"] = str(self.directory / "objects")
-            chosen["REALVIDEO_STORAGE_SECRET"] = self.secrets.storage_secret
-        free = {name: value for name, value in chosen.items() if name not in os.environ}
-        return {**free, "DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url}
 
 
 def our_parts(around: Surroundings) -> Sequence[Part]:

@@ -33,13 +33,22 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py up", description="Keeps the local stack running until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=8000, help="of the API and the jobs page (default: 8000)")
-    parser.add_argument("--preset", default="tiny", help="which network the worker runs (default: tiny)")
+    parser.add_argument("--port", type=_port, default=8000, help="of the API and the jobs page (default: 8000)")
+    parser.add_argument(
+        "--preset", default="tiny", help="which network the worker runs (default: tiny; others need REALVIDEO_WEIGHTS)"
+    )
     parser.add_argument("--ranks", type=int, default=3, help="processes of the worker's group (default: 3)")
     parser.add_argument(
         "--state", type=Path, default=STATE_DIRECTORY, help="where data and secrets are kept (default: .realvideo)"
     )
     return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError(f"{port} is no port: there are 1 to 65535")
+    return port
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
