@@ -76,7 +76,7 @@ class RenderQueue:
                 self._celery.send_task(
                     TaskName.RENDER,
                     args=[dispatch.job_id],
-                    queue=render_queue(Priority(dispatch.priority)),
+                    queue=render_queue(dispatch.preset, Priority(dispatch.priority)),
                     ignore_result=True,
                     retry=False,
                 )

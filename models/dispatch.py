@@ -21,12 +21,16 @@ SMALLEST_WINDOW = 8
 JOBS_PER_NODE = 4
 NODE_SEEN_WITHIN = dt.timedelta(minutes=2)
 
-# a tenant's n-th job stands beside the n-th job of the others; those it has running count as its first ones
+# a tenant's n-th job stands beside the n-th job of the others; those it has running count as its first ones;
+# each preset has a window of its own, or jobs that no node can render would stand before those that one can
 FAIR_WINDOW = text("""
     SELECT id FROM (
         SELECT queued.id, priority.rank,
-               row_number() OVER (PARTITION BY priority.rank ORDER BY running.count + queued.number, queued.id) AS place
+               row_number() OVER (
+                   PARTITION BY wanted.preset, priority.rank ORDER BY running.count + queued.number, queued.id
+               ) AS place
           FROM unnest(CAST(:priorities AS text[])) WITH ORDINALITY AS priority(name, rank)
+         CROSS JOIN (SELECT DISTINCT preset FROM jobs WHERE status = 'queued') AS wanted
          CROSS JOIN tenants
          CROSS JOIN LATERAL (
                SELECT count(*) FROM jobs WHERE jobs.tenant_id = tenants.id AND jobs.status = 'running'
@@ -35,6 +39,7 @@ FAIR_WINDOW = text("""
                SELECT id, row_number() OVER (ORDER BY id) AS number
                  FROM jobs
                 WHERE jobs.tenant_id = tenants.id AND jobs.priority = priority.name
+                  AND jobs.preset = wanted.preset
                   AND jobs.status = 'queued' AND jobs.run_after <= now()
                 ORDER BY id
                 LIMIT :window
@@ -48,6 +53,7 @@ FAIR_WINDOW = text("""
 @dataclass(frozen=True)
 class Dispatch:
     job_id: str
+    preset: str
     priority: str
 
 
@@ -73,12 +79,12 @@ def take_undispatched(session: Session) -> list[Dispatch]:
             )
         )
         .values(dispatched_at=func.now())
-        .returning(Job.id, Job.priority),
+        .returning(Job.id, Job.preset, Job.priority),
         execution_options={"synchronize_session": False},
     ).all()
     position = {job_id: number for number, job_id in enumerate(in_window)}
     taken = sorted(rows, key=lambda row: position[row.id])
-    return [Dispatch(job_id=row.id, priority=row.priority) for row in taken]
+    return [Dispatch(job_id=row.id, preset=row.preset, priority=row.priority) for row in taken]
 
 
 def forget_dispatch(session: Session, job_ids: Sequence[str]) -> None:
@@ -90,7 +96,7 @@ def forget_dispatch(session: Session, job_ids: Sequence[str]) -> None:
 
 
 def dispatch_window(session: Session) -> int:
-    """How many jobs of one priority may wait in the broker: some for each node that reported lately."""
+    """How many jobs of one preset and priority may wait in the broker: some for each node that reported lately."""
     nodes = session.scalar(
         select(func.count())
         .select_from(WorkerNode)
@@ -103,7 +109,7 @@ def dispatch_window(session: Session) -> int:
 
 
 def _fair_window(session: Session, window: int) -> list[str]:
-    """Ids of the first `window` jobs of each priority that are due, in the order in which they should run."""
+    """Ids of the first `window` due jobs of each preset and priority, in the order in which they should run."""
     return list(
         session.scalars(FAIR_WINDOW, {"priorities": [str(priority) for priority in Priority], "window": window})
     )

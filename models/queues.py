@@ -21,12 +21,17 @@ class TaskName(StrEnum):
 WEBHOOK_QUEUE = "webhooks"
 
 
-def render_queue(priority: Priority) -> str:
-    """Separate queues, consumed in this order; Redis message priorities are not used."""
-    return f"render.{priority}"
+def render_queue(preset: str, priority: Priority) -> str:
+    """A queue for each preset, since a node has the weights of one, and in it for each priority.
+
+    Redis message priorities are not used.
+    """
+    return f"render.{preset}.{priority}"
 
 
-RENDER_QUEUES = tuple(render_queue(priority) for priority in Priority)
+def render_queues(preset: str) -> tuple[str, ...]:
+    """What a node of this preset consumes, in this order."""
+    return tuple(render_queue(preset, priority) for priority in Priority)
 
 BROKER_SETTINGS: dict[str, Any] = {
     "task_serializer": "json",

@@ -54,14 +54,18 @@ class OutputKeys:
     preview: str | None = None
 
 
-def claim(session: Session, job_id: str, *, worker: str) -> Job | None:
-    """queued -> running for exactly one caller. None: canceled, ended, not due yet, or another worker has it."""
+def claim(session: Session, job_id: str, *, worker: str, preset: str) -> Job | None:
+    """queued -> running for exactly one caller, on a worker that has the job's preset.
+
+    None: canceled, ended, not due yet, another worker has it, or it is a job of another preset.
+    """
     job = _changed(
         session,
         update(Job)
         .where(
             Job.id == job_id,
             Job.status == JobStatus.QUEUED,
+            Job.preset == preset,
             Job.run_after <= func.now(),
             or_(Job.deadline_at.is_(None), Job.deadline_at > func.now()),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from celery import signals
 
 from models.database import Database, create_database_engine
-from models.queues import RENDER_QUEUES
+from models.queues import render_queues
 from worker.celery_app import create_app
 from worker.fetching import InputPlaces
 from worker.group.link import GroupLink
@@ -44,13 +44,14 @@ def main(arguments: list[str]) -> int:
         places=InputPlaces.of(settings),
         link=GroupLink(Path(arguments[1])),
         node_name=settings.node_name,
+        preset=settings.preset,
         attempts_directory=settings.attempts_directory,
         drain=drain,
     )
     register(app, desk)
     worker = app.Worker(
         hostname=f"render@{settings.node_name}",
-        queues=list(RENDER_QUEUES),
+        queues=list(render_queues(settings.preset)),
         pool="threads",
         concurrency=JOBS_IN_FLIGHT,
         without_gossip=True,

@@ -32,9 +32,9 @@ class Publisher:
     ) -> None:
         self._app.close()
 
-    def wake_for_render(self, job_id: str, *, priority: str) -> None:
+    def wake_for_render(self, job_id: str, *, preset: str, priority: str) -> None:
         """Raises BrokerDown."""
-        self._publish(TaskName.RENDER, job_id, queue=render_queue(Priority(priority)))
+        self._publish(TaskName.RENDER, job_id, queue=render_queue(preset, Priority(priority)))
 
     def wake_for_delivery(self, delivery_id: str) -> None:
         """Raises BrokerDown."""

@@ -46,7 +46,7 @@ class Reconciler:
             due = take_undispatched(session)
         for number, job in enumerate(due):
             try:
-                self.publisher.wake_for_render(job.job_id, priority=job.priority)
+                self.publisher.wake_for_render(job.job_id, preset=job.preset, priority=job.priority)
             except BrokerDown:
                 with self.database.transaction() as session:
                     forget_dispatch(session, [left.job_id for left in due[number:]])

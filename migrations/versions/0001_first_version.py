@@ -247,7 +247,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_leases", "jobs", ["lease_expires_at"], postgresql_where=sa.text("status = 'running'"))
     op.create_index(
-        "ix_jobs_queued", "jobs", ["priority", "tenant_id", "id"], postgresql_where=sa.text("status = 'queued'")
+        "ix_jobs_queued", "jobs", ["preset", "priority", "tenant_id", "id"], postgresql_where=sa.text("status = 'queued'")
     )
     op.create_index("ix_jobs_tenant_id_id", "jobs", ["tenant_id", "id"])
     op.create_index("ix_jobs_tenant_id_status_id", "jobs", ["tenant_id", "status", "id"])

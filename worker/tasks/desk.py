@@ -18,6 +18,7 @@ class RenderDesk:
     places: InputPlaces
     link: GroupLink
     node_name: str
+    preset: str
     attempts_directory: Path
     drain: Drain
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)

@@ -55,10 +55,10 @@ def render_job(job_id: str, desk: RenderDesk) -> None:
 
 
 def _claim(job_id: str, desk: RenderDesk) -> Job | None:
-    """None: canceled, ended, not due, another worker has it, or the record cannot be reached."""
+    """None: not to be had (see `transitions.claim`), or the record cannot be reached."""
     try:
         with desk.database.transaction() as session:
-            return transitions.claim(session, job_id, worker=desk.node_name)
+            return transitions.claim(session, job_id, worker=desk.node_name, preset=desk.preset)
     except SQLAlchemyError as error:
         log.warning("%s: not claimed, the record is away: %s", job_id, error)
         return None

@@ -14,7 +14,7 @@ POSTER = b"\xff\xd8 not really a picture"
 def finish(database: Database, api: RunningApi, job: Job) -> None:
     """Let a worker succeed with a queued job."""
     with database.transaction() as session:
-        claimed = claim(session, job.id, worker="gpu-1")
+        claimed = claim(session, job.id, worker="gpu-1", preset="tiny")
         assert claimed is not None
         video, poster = (
             output_key(name, tenant_id=job.tenant_id, job_id=job.id, attempt=claimed.attempt)

@@ -30,7 +30,7 @@ def test_a_running_job_goes_on_until_its_worker_confirms(
 ) -> None:
     job = make_job()
     with database.transaction() as session:
-        claim(session, job.id, worker="gpu-1")
+        claim(session, job.id, worker="gpu-1", preset="tiny")
 
     asked = [client.post(f"/v1/jobs/{job.id}/cancel") for _ in range(2)]
     with database.transaction() as session:
@@ -109,7 +109,7 @@ def _in_an_hour() -> dt.datetime:
 
 def _fail(database: Database, job: Job) -> None:
     with database.transaction() as session:
-        assert claim(session, job.id, worker="gpu-1")
+        assert claim(session, job.id, worker="gpu-1", preset="tiny")
         assert fail(session, job.id, attempt=1, code="audio_silent", message="silence")
 
 

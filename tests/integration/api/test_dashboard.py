@@ -179,7 +179,7 @@ def test_the_list_is_filtered_and_comes_in_pages(
     jobs = sorted((make_job().id for _ in range(25)), reverse=True)
     failed = make_job(custom_id="<b>7</b>")
     with database.transaction() as session:
-        claim(session, failed.id, worker="w")
+        claim(session, failed.id, worker="w", preset="tiny")
         fail(session, failed.id, attempt=1, code="audio_silent", message="There is <no> speech.")
     log_in(browser, make_key())
 
@@ -234,7 +234,7 @@ def test_one_stream_brings_changed_and_new_rows_of_this_tenant(
         first = event()
         stranger.post("/v1/jobs", json={"audio": "https://a.example/a", "image": "https://a.example/b"})
         with database.transaction() as session:
-            claim(session, job.id, worker="w")
+            claim(session, job.id, worker="w", preset="tiny")
             heartbeat(session, job.id, attempt=1, phase=Phase.RENDERING, blocks_done=3, blocks_total=9)
         running = event()
         new = make_job()

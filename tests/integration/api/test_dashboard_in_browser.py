@@ -52,7 +52,7 @@ def test_a_job_is_followed_from_its_creation_to_its_video(
     expect(row.locator(".badge")).to_have_text("queued")
     expect(page.locator("#empty")).to_be_hidden()
     with database.transaction() as session:
-        claim(session, job.id, worker="w")
+        claim(session, job.id, worker="w", preset="tiny")
         heartbeat(session, job.id, attempt=1, phase=Phase.RENDERING, blocks_done=4, blocks_total=8)
     expect(row.get_by_role("progressbar")).to_have_js_property("position", 0.5)
     with database.transaction() as session:

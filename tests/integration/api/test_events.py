@@ -61,7 +61,7 @@ def test_a_stream_shows_every_step_of_a_job_and_ends_with_it(
     with opened(client, job.id) as stream:
         seen = [stream.next()]
         with database.transaction() as session:
-            claim(session, job.id, worker="gpu-1")
+            claim(session, job.id, worker="gpu-1", preset="tiny")
         seen.append(stream.next())
         for done in (1, 2):
             with database.transaction() as session:
@@ -96,7 +96,7 @@ def test_a_request_to_cancel_is_an_event(
 ) -> None:
     job = make_job()
     with database.transaction() as session:
-        claim(session, job.id, worker="gpu-1")
+        claim(session, job.id, worker="gpu-1", preset="tiny")
     with opened(client, job.id) as stream:
         assert stream.next()["data"]["cancel_requested_at"] is None
         with database.transaction() as session:
@@ -137,7 +137,7 @@ def test_streams_go_on_by_looking_while_the_listener_is_cut_off(
     with opened(client, job.id) as stream:
         stream.next()
         with database.transaction() as session:
-            claim(session, job.id, worker="gpu-1")
+            claim(session, job.id, worker="gpu-1", preset="tiny")
         assert stream.next()["data"]["status"] == "running"
 
 
@@ -152,7 +152,7 @@ def test_the_listener_comes_back(
         eventually(lambda: _cut_off_the_listener(database) == 1)
         eventually(lambda: _listeners(database) == 1)
         with database.transaction() as session:
-            claim(session, job.id, worker="gpu-1")
+            claim(session, job.id, worker="gpu-1", preset="tiny")
         assert stream.next()["data"]["status"] == "running"
 
 
@@ -181,7 +181,7 @@ def test_a_revoked_key_ends_its_streams(
         with database.transaction() as session:
             revoke_key(session, f"key_{key.split('_')[1]}", tenant_id=tenant.id)
         with database.transaction() as session:
-            claim(session, job.id, worker="gpu-1")
+            claim(session, job.id, worker="gpu-1", preset="tiny")
         assert list(stream) == []
 
 

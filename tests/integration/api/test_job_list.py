@@ -50,8 +50,8 @@ def test_a_page_has_between_1_and_100_rows(client: httpx.Client, limit: str) -> 
 def test_jobs_are_filtered_by_status(client: httpx.Client, database: Database, make_job: Callable[..., Job]) -> None:
     queued, running, failed, canceled = (make_job() for _ in range(4))
     with database.transaction() as session:
-        claim(session, running.id, worker="w")
-        claim(session, failed.id, worker="w")
+        claim(session, running.id, worker="w", preset="tiny")
+        claim(session, failed.id, worker="w", preset="tiny")
         fail(session, failed.id, attempt=1, code="x", message="y")
         request_cancel(session, canceled.id, tenant_id=canceled.tenant_id)
 

@@ -57,8 +57,8 @@ def test_the_message_of_an_accepted_job_waits_for_a_worker(
     job = client.post("/v1/jobs", json={**BODY, "priority": "high"}).json()
 
     with redis.Redis.from_url(broker_url, socket_timeout=5) as broker:
-        eventually(lambda: broker.llen("render:render.high") == 1)
-        message = json.loads(broker.lindex("render:render.high", 0))
+        eventually(lambda: broker.llen("render:render.tiny.high") == 1)
+        message = json.loads(broker.lindex("render:render.tiny.high", 0))
     assert message["headers"]["task"] == "realvideo.render"
     assert json.loads(base64.b64decode(message["body"]))[0] == [job["id"]]
     with database.transaction() as session:
@@ -220,7 +220,7 @@ def test_a_running_job_shows_its_phase_and_progress(
 ) -> None:
     job = make_job()
     with database.transaction() as session:
-        claimed = claim(session, job.id, worker="gpu-1")
+        claimed = claim(session, job.id, worker="gpu-1", preset="tiny")
         assert claimed is not None
         heartbeat(session, job.id, attempt=1, phase=Phase.RENDERING, blocks_done=3, blocks_total=8)
 
@@ -237,7 +237,7 @@ def test_a_running_job_shows_its_phase_and_progress(
 def test_a_failed_job_tells_why(client: httpx.Client, database: Database, make_job: Callable[..., Job]) -> None:
     job = make_job()
     with database.transaction() as session:
-        assert claim(session, job.id, worker="gpu-1")
+        assert claim(session, job.id, worker="gpu-1", preset="tiny")
         fail(session, job.id, attempt=1, code="audio_silent", message="There is no speech.")
 
     answer = client.get(f"/v1/jobs/{job.id}")
@@ -276,7 +276,7 @@ def test_an_unchanged_job_is_not_sent_again(
 
     again = client.get(f"/v1/jobs/{job.id}", headers={"If-None-Match": f'"other", {etag}'})
     with database.transaction() as session:
-        claim(session, job.id, worker="gpu-1")
+        claim(session, job.id, worker="gpu-1", preset="tiny")
     changed = client.get(f"/v1/jobs/{job.id}", headers={"If-None-Match": etag})
 
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
@@ -314,7 +314,7 @@ def test_the_end_is_guessed_from_the_pace_of_recent_jobs(
             )
         )  # fmt: skip
         session.flush()
-        claim(session, running.id, worker="gpu-1")
+        claim(session, running.id, worker="gpu-1", preset="tiny")
         heartbeat(session, running.id, attempt=1, phase=Phase.RENDERING, blocks_done=5, blocks_total=25)
 
     def seconds_left(job: Job) -> float:

@@ -59,7 +59,7 @@ def config(
     job, canceled_job = make_job(), make_job()
     client.post(f"/v1/jobs/{canceled_job.id}/cancel").raise_for_status()
     with database.transaction() as session:
-        claimed = claim(session, job.id, worker="gpu-1")
+        claimed = claim(session, job.id, worker="gpu-1", preset="tiny")
         assert claimed is not None
         key = output_key(OutputName.VIDEO, tenant_id=tenant.id, job_id=job.id, attempt=claimed.attempt)
         keys = OutputKeys(video=key, poster=key.replace(OutputName.VIDEO, OutputName.POSTER))

@@ -35,7 +35,7 @@ def test_jobs_are_accepted_at_once_without_a_broker(
     with running_api(api_settings(database_url, own_valkey.url, tmp_path)) as api, api.client(make_key()) as client:
         client.post("/v1/jobs", json=BODY)
         with redis.Redis.from_url(own_valkey.url, socket_timeout=5) as broker:
-            eventually(lambda: broker.llen("render:render.normal") == 1)
+            eventually(lambda: broker.llen("render:render.tiny.normal") == 1)
         if state == "down":
             own_valkey.kill()
         else:
@@ -59,7 +59,7 @@ def test_jobs_are_accepted_at_once_without_a_broker(
         def published() -> bool:
             client.post("/v1/jobs", json=BODY)
             with redis.Redis.from_url(own_valkey.url, socket_timeout=5) as broker:
-                return int(broker.llen("render:render.normal")) >= 7 - lost
+                return int(broker.llen("render:render.tiny.normal")) >= 7 - lost
 
         eventually(published, timeout_s=30)
 
@@ -71,7 +71,7 @@ def test_metrics_count_jobs_workers_and_requests(
     make_job(priority="high")
     running = make_job()
     with database.transaction() as session:
-        claim(session, running.id, worker="gpu-1")
+        claim(session, running.id, worker="gpu-1", preset="tiny")
     client.get("/v1/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV")
 
     lines = client.get("/metrics").text.splitlines()

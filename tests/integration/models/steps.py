@@ -18,7 +18,7 @@ class Steps:
 
     def claim(self, job_id: str, worker: str = "worker-1") -> int | None:
         with self.database.transaction() as session:
-            job = transitions.claim(session, job_id, worker=worker)
+            job = transitions.claim(session, job_id, worker=worker, preset="tiny")
             return None if job is None else job.attempt
 
     def heartbeat(self, job_id: str, attempt: int, blocks_done: int = 1) -> HeartbeatAnswer:

@@ -54,7 +54,7 @@ def _wait_until_blocked(database: Database) -> None:
 
 def claim(job: Job, worker: str = "worker-1") -> Transition:
     def run(session: Session) -> object:
-        claimed = transitions.claim(session, job.id, worker=worker)
+        claimed = transitions.claim(session, job.id, worker=worker, preset="tiny")
         return None if claimed is None else claimed.attempt
 
     return run

@@ -29,6 +29,12 @@ def test_a_claim_gives_the_job_to_one_worker_for_a_minute(steps: Steps, make_job
     assert [(attempt.worker, attempt.ended_at) for attempt in steps.attempts(job_id)] == [("worker-1", None)]
 
 
+def test_a_job_of_another_preset_cannot_be_claimed(steps: Steps, make_job: MakeJob) -> None:
+    job_id = make_job(preset="14b").id
+    assert steps.claim(job_id) is None
+    assert steps.job(job_id).status == JobStatus.QUEUED
+
+
 def test_a_job_that_is_not_due_yet_cannot_be_claimed(steps: Steps, make_job: MakeJob) -> None:
     job_id = make_job().id
     steps.sql("UPDATE jobs SET run_after = now() + interval '1 s' WHERE id = :id", id=job_id)
@@ -359,7 +365,7 @@ def test_a_claim_that_is_rolled_back_leaves_the_job_in_the_queue(
 
     def claim_and_die() -> None:
         with database.transaction() as session:
-            assert claim(session, job_id, worker="worker-1") is not None
+            assert claim(session, job_id, worker="worker-1", preset="tiny") is not None
             raise WorkerDiesError
 
     with pytest.raises(WorkerDiesError):

@@ -73,9 +73,9 @@ def test_waiting_jobs_are_published_to_the_queue_of_their_priority(
 ) -> None:
     high, low = make_job(priority="high").id, make_job(priority="low").id
     with running(settings_of(database_url, broker_url, tmp_path)):
-        wait_until(lambda: messages(broker_url, "render.low") == [low])
-        assert messages(broker_url, "render.high") == [high]
-        assert messages(broker_url, "render.normal") == []
+        wait_until(lambda: messages(broker_url, "render.tiny.low") == [low])
+        assert messages(broker_url, "render.tiny.high") == [high]
+        assert messages(broker_url, "render.tiny.normal") == []
     assert (tmp_path / "alive").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_lost_job_is_rescued_and_published_again(
     steps.claim(job_id)
     steps.let_lease_expire(job_id)
     with running(settings_of(database_url, broker_url, tmp_path)):
-        wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+        wait_until(lambda: messages(broker_url, "render.tiny.normal") == [job_id])
     job = steps.job(job_id)
     assert (job.status, job.crash_count) == (JobStatus.QUEUED, 1)
 
@@ -128,7 +128,7 @@ def test_one_of_two_leads_and_the_other_takes_over(
             assert leaders(lines) == 1
         wait_until(lambda: leaders(lines) == 2)
         job_id = make_job().id
-        wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+        wait_until(lambda: messages(broker_url, "render.tiny.normal") == [job_id])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_after_a_round_that_failed_it_leads_again(
     monkeypatch.setattr(Reconciler, "rescue", failing)
     job_id = make_job().id
     with capture_logs() as lines, running(settings_of(database_url, broker_url, tmp_path)):
-        wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+        wait_until(lambda: messages(broker_url, "render.tiny.normal") == [job_id])
     assert said(lines, words) >= 1
     assert leaders(lines) == 3
 
@@ -178,7 +178,7 @@ def test_while_the_broker_is_away_jobs_are_rescued_and_afterwards_published_at_o
         wait_until(lambda: last_round(tmp_path) > a_round + 0.5)  # some more rounds
         assert said(lines, "the broker is away") == 1
         own_valkey.start()
-        wait_until(lambda: set(messages(own_valkey.url, "render.normal")) == {job_id, lost})
+        wait_until(lambda: set(messages(own_valkey.url, "render.tiny.normal")) == {job_id, lost})
         wait_until(lambda: said(lines, "the broker is back") == 1)
 
 
@@ -187,14 +187,14 @@ def test_a_broker_that_is_frozen_holds_up_nothing_for_long(
 ) -> None:
     with running(settings_of(database_url, own_valkey.url, tmp_path)):
         first = make_job().id
-        wait_until(lambda: messages(own_valkey.url, "render.normal") == [first])
+        wait_until(lambda: messages(own_valkey.url, "render.tiny.normal") == [first])
         os.kill(own_valkey.pid, signal.SIGSTOP)
         waiting, lost = make_job().id, make_job().id
         steps.claim(lost)
         steps.let_lease_expire(lost)
         wait_until(lambda: steps.job(lost).status == JobStatus.QUEUED, seconds=20)
         os.kill(own_valkey.pid, signal.SIGCONT)
-        wait_until(lambda: {waiting, lost} <= set(messages(own_valkey.url, "render.normal")))
+        wait_until(lambda: {waiting, lost} <= set(messages(own_valkey.url, "render.tiny.normal")))
 
 
 def test_the_scheduler_outlives_a_crash_of_the_database(
@@ -212,7 +212,7 @@ def test_the_scheduler_outlives_a_crash_of_the_database(
         with database.transaction() as session:
             tenant = factories.add_tenant(session)
             job_id = factories.add_job(session, tenant_id=tenant.id).id
-        wait_until(lambda: messages(broker_url, "render.normal") == [job_id])
+        wait_until(lambda: messages(broker_url, "render.tiny.normal") == [job_id])
     database.close()
 
 

@@ -67,7 +67,7 @@ class Surroundings:
 
     def publish(self, job: Job) -> None:
         with Publisher(self.broker_url) as publisher:
-            publisher.wake_for_render(job.id, priority=job.priority)
+            publisher.wake_for_render(job.id, preset=job.preset, priority=job.priority)
 
     def row(self, job: Job) -> Job:
         with self.database.transaction() as session:

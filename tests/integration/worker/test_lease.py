@@ -173,7 +173,7 @@ def _lease(database: Database, job: Job, drain: Drain | None = None) -> Lease:
 
 def _claim(database: Database, job: Job) -> Job:
     with database.transaction() as session:
-        claimed = transitions.claim(session, job.id, worker="node-1")
+        claimed = transitions.claim(session, job.id, worker="node-1", preset="tiny")
     assert claimed is not None
     return claimed
 

@@ -1,4 +1,4 @@
-"""A node with the real network in its tiny size: two ranks, one job after the other."""
+"""A node with the real network in its tiny size: three ranks, one job after the other."""
 
 import os
 import signal
@@ -14,11 +14,11 @@ from tests.integration.worker.nodes import REAL_NODE, Surroundings
 from tests.unit.group.conftest import wait_for
 
 
-@pytest.mark.timeout(300)  # two processes import torch, on whatever machine this is
+@pytest.mark.timeout(300)  # three processes import torch, on whatever machine this is
 def test_the_real_network_renders_cancels_and_goes_down_in_one_piece(around: Surroundings) -> None:
-    with around.node(module=REAL_NODE, ranks=2) as node:
+    with around.node(module=REAL_NODE, ranks=3) as node:
         ranks = node.rank_pids()
-        assert len(ranks) == 2
+        assert len(ranks) == 3
 
         short = around.job(seconds=1.3, fps=25)
         around.publish(short)
@@ -30,6 +30,24 @@ def test_the_real_network_renders_cancels_and_goes_down_in_one_piece(around: Sur
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert len(frames) == 33  # 1.3 s at 25 a second, rounded up
         assert frames[0].std() > 1  # not one colour
+
+        # 6 × 10 latent cells: neither side can be cut in two
+        impossible = around.job(width=48, height=80)
+        around.publish(impossible)
+        refused = around.wait_for_status(impossible, JobStatus.FAILED)
+        assert refused.error_code == "impossible_layout"
+        assert refused.error_message is not None
+        assert refused.error_message.endswith("possible numbers of ranks: 1, 2")
+
+        by_picture = around.job(
+            seconds=0.3, width=None, height=None, size_policy="reference_bars", audio_mode="reference",
+            sink_rotation="reference_rounding",
+        )  # fmt: skip
+        around.publish(by_picture)
+        row = around.wait_for_status(by_picture, JobStatus.SUCCEEDED, timeout_s=90)
+        assert row.output is not None
+        assert (row.output["width"], row.output["height"]) == (512, 512)
+        assert node.rank_pids() == ranks
 
         canceled = around.job(seconds=60)
         around.publish(canceled)

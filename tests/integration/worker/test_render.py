@@ -127,7 +127,7 @@ def _jobs_of_higher_priority_begin_first(around: Surroundings) -> None:
 def _garbage_in_the_queue_ends_only_the_consumer(around: Surroundings, node: NodeProcess) -> None:
     consumer = node.consumer_pid()
     with redis.Redis.from_url(around.broker_url) as client:
-        client.lpush(f"{REDIS_PREFIX}{render_queue(Priority.NORMAL)}", b"\x80 no JSON")
+        client.lpush(REDIS_PREFIX + render_queue("tiny", Priority.NORMAL), b"\x80 no JSON")
     wait_for(lambda: node.consumer_pid() not in (None, consumer), timeout_s=20)
     job = around.job()
     around.publish(job)

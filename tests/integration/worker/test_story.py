@@ -96,6 +96,7 @@ def make_desk(around: Surroundings, group: InstantGroup) -> Callable[..., Render
             "places": InputPlaces(storage=storage, buckets={}, web=Client(AddressPolicy.PUBLIC)),
             "link": group,
             "node_name": "node-1",
+            "preset": "tiny",
             "attempts_directory": around.directory / "work",
             "drain": Drain(grace_s=600),
         }
