@@ -88,7 +88,7 @@ class Job(Base):
             "uq_jobs_batch_id_custom_id", "batch_id", "custom_id", unique=True,
             postgresql_where=text("batch_id IS NOT NULL AND custom_id IS NOT NULL"),
         ),
-        Index("ix_jobs_queued", "priority", "tenant_id", "id", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_queued", "preset", "priority", "tenant_id", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_jobs_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
         Index(
             "ix_jobs_deadlines", "deadline_at", postgresql_where=text("status = 'queued' AND deadline_at IS NOT NULL")
