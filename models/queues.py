@@ -33,6 +33,7 @@ def render_queues(preset: str) -> tuple[str, ...]:
     """What a node of this preset consumes, in this order."""
     return tuple(render_queue(preset, priority) for priority in Priority)
 
+
 BROKER_SETTINGS: dict[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
