@@ -284,6 +284,7 @@ def uv_environment() -> dict[str, str]:
     environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(VENV)}
     environment.pop("VIRTUAL_ENV", None)
     environment.setdefault("UV_SYSTEM_CERTS", "1")
+    environment.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     for mirror in pip_settings("index-url"):
         environment.setdefault("UV_DEFAULT_INDEX", mirror)
     return environment
