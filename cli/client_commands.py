@@ -223,9 +223,12 @@ def _size(job: "JobOut") -> str:
 
 def _print_table(rows: "list[JobOut]") -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("id", "status", "blocks", "created", "seconds", "size", "custom id", "error", box=None)
+    # an id is there to be copied into the next command, so it is whole on the narrowest terminal too
+    whole_id = Column("id", no_wrap=True, min_width=max((len(job.id) for job in rows), default=0))
+    status = Column("status", no_wrap=True)
+    table = Table(whole_id, status, "blocks", "created", "seconds", "size", "custom id", "error", box=None)
     for job in rows:
         done, total = job.progress.blocks_done, job.progress.blocks_total
         table.add_row(
