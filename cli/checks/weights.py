@@ -6,7 +6,7 @@ from pathlib import Path
 from cli.checks.finding import Finding, State
 
 DRAWN = "tiny"
-MEND = "fetch them with `realvideo weights pull DIRECTORY` and name the directory in REALVIDEO_WEIGHTS"
+MEND = "fetch them with `realvideo weights pull --directory DIRECTORY` and name the directory in REALVIDEO_WEIGHTS"
 
 
 def presets() -> list[Finding]:

@@ -1,14 +1,18 @@
 """Which published files are wanted (model specification, section 2).
 
 Knows repositories and file names. `main` is only where a directory begins: the commit that a first pull finds there is
-written into its manifest, and every later pull into that directory takes that commit.
+written into its manifest, and every later pull into that directory takes that commit. No commit and no hash is written
+down here: where this was made no repository could be opened, and a number that nobody has checked would be worse than
+none. A large file is compared with the hash that the hub states at that commit, all of them later with the manifest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from worker.pipeline.checkpoint.released import REALVIDEO, S2V, T2V_DIFFUSERS, WAV2VEC2
+from worker.pipeline.published import REALVIDEO, S2V, T2V_DIFFUSERS, WAV2VEC2
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,8 @@ class Repository:
 
     name: str
     patterns: tuple[str, ...]
-    revision: str = "main"
-    """A branch, tag or commit."""
+    revision: str | None = None
+    """A branch, tag or commit; None: where the directory is at, `main` for one that is new."""
 
 
 RELEASED = (
@@ -27,6 +31,9 @@ RELEASED = (
     Repository(WAV2VEC2, ("config.json", "preprocessor_config.json", "model.safetensors")),
 )
 """All that a render with the released network reads: about 45 GB with half-precision weights."""
+
+FILES_OF_PRESETS: Mapping[str, tuple[Repository, ...]] = MappingProxyType({"14b": RELEASED})
+"""The presets that need files. `tiny` draws its weights."""
 
 S2V_BASE = (Repository(S2V, ("config.json", "diffusion_pytorch_model*.safetensors*")),)
 """The network that RealVideo was trained from."""

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from worker.pipeline.checkpoint.readers import PickledTensors
-from worker.pipeline.checkpoint.released import GENERATOR_ENTRY, INDEX_SUFFIX, REALVIDEO, S2V, T2V, WAV2VEC2
+from worker.pipeline.checkpoint.released import GENERATOR_ENTRY, INDEX_SUFFIX
+from worker.pipeline.published import REALVIDEO, S2V, T2V, WAV2VEC2
 from worker.weights.errors import DiskTooSmall
 from worker.weights.manifest import FileRecord, Manifest, locked, sha256
 from worker.weights.progress import FileProgress, OnProgress, Step, ignore

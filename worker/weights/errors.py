@@ -36,9 +36,17 @@ class DiskTooSmall(WeightsError):
         self.free = free
 
 
+class RevisionPinned(WeightsError):
+    """The directory holds a repository at another commit than the one asked for."""
+
+
 class DirectoryBusy(WeightsError):
     """Another process pulls into or converts the same directory."""
 
 
 class ManifestUnreadable(WeightsError):
     """`manifest.json` is not one of ours."""
+
+
+class ManifestMissing(WeightsError):
+    """Nothing is known of the files of a directory."""

@@ -13,7 +13,12 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import HfApi, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (  # type: ignore[attr-defined] # HTTPError: of whichever HTTP library the hub uses
+    HfHubHTTPError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from worker.weights.errors import DownloadInterrupted, HubRefused
@@ -69,7 +74,7 @@ class Hub:
             raise HubRefused(f"{repository} at {revision}: not there, or not for this token") from error
         except HfHubHTTPError as error:
             raise HubRefused(f"{repository} at {revision}: {error}") from error
-        except OSError as error:
+        except (HTTPError, OSError) as error:
             raise DownloadInterrupted(f"the hub does not answer about {repository}: {error}") from error
         if info.sha is None:
             raise HubRefused(f"{repository} at {revision}: the hub names no commit")
@@ -146,7 +151,7 @@ class Hub:
                 endpoint=self._endpoint,
                 token=self._token,
             )
-        except (HfHubHTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             raise DownloadInterrupted(f"{snapshot.repository}/{file.name}: {error}") from error
         Path(made).replace(target)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from worker.weights.errors import ManifestMissing
 from worker.weights.manifest import Manifest, sha256
 from worker.weights.progress import OnProgress, ignore
 
@@ -24,9 +25,15 @@ class DamagedWeights:
 
 
 def verify(directory: Path, *, on_progress: OnProgress = ignore) -> tuple[DamagedWeights, ...]:
-    """Reads every file of the manifest through; empty when all are as recorded. Raises `ManifestUnreadable`."""
+    """Reads every file of the manifest through; empty when all are as recorded.
+
+    Raises `ManifestMissing` where nothing was recorded, and `ManifestUnreadable`.
+    """
+    files = Manifest.read(directory).files
+    if not files:
+        raise ManifestMissing(f"no file of {directory} is in a manifest; a pull or a conversion writes one")
     found = []
-    for name, record in Manifest.read(directory).files.items():
+    for name, record in files.items():
         path = directory / name
         if not path.is_file():
             found.append(DamagedWeights(name, Damage.MISSING))

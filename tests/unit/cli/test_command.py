@@ -158,9 +158,9 @@ def test_weights_that_changed_on_the_disk_are_named(realvideo: RunCommand, tmp_p
     file.write_bytes(b"as fetched")
     record = FileRecord(size=10, sha256=hashlib.sha256(b"as fetched").hexdigest())
     Manifest().with_file("repository/model.safetensors", record).write(tmp_path)
-    assert realvideo("weights", "verify", str(tmp_path)).returncode == ExitCode.OK
+    assert realvideo("weights", "verify", "--directory", str(tmp_path)).returncode == ExitCode.OK
     file.write_bytes(b"as changed")
-    answered = realvideo("weights", "verify", str(tmp_path))
+    answered = realvideo("weights", "verify", "--directory", str(tmp_path))
     assert answered.returncode == ExitCode.FAILED
     assert "model.safetensors: other content" in answered.stderr
 

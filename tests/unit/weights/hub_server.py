@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +27,12 @@ class HubServer:
     """The commit that the branch `main` of a repository is at."""
     break_after: int | None = None
     """Bytes of an answer after which the connection breaks."""
+    pause_after_break: bool = False
+    """Instead of breaking, the answer stands still there until this is taken back."""
     serve_instead: dict[str, bytes] = field(default_factory=dict)
     """Other contents than those whose size and hash are stated."""
+    stated_sizes: dict[str, int] = field(default_factory=dict)
+    """Other sizes than those of the contents."""
     refuse: int | None = None
     """Status that downloads are answered with."""
     ranges: list[str | None] = field(default_factory=list)
@@ -42,7 +47,7 @@ class HubServer:
         siblings = [
             {
                 "rfilename": name,
-                "size": len(content),
+                "size": self.stated_sizes.get(name, len(content)),
                 "blobId": "0" * 40,
                 **(
                     {"lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}}
@@ -111,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if hub.break_after is not None and len(piece) > hub.break_after:
             self.wfile.write(piece[: hub.break_after])
+            self.wfile.flush()
+            while hub.pause_after_break:
+                time.sleep(0.05)
             self.close_connection = True
         else:
             self.wfile.write(piece)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import socket
 from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,14 @@ from worker.weights.errors import (
     DownloadInterrupted,
     FilesNotOffered,
     HubRefused,
+    ManifestMissing,
     ManifestUnreadable,
+    RevisionPinned,
 )
 from worker.weights.hub import Hub
 from worker.weights.manifest import Manifest, locked
 from worker.weights.progress import FileProgress, Step
-from worker.weights.pull import pull
+from worker.weights.pull import PullPlan, pull
 from worker.weights.verify import Damage, DamagedWeights, verify
 
 NAME = "zai-org/RealVideo"
@@ -76,6 +80,42 @@ def test_a_pull_stays_at_the_commit_it_began_with(server: HubServer, hub: Hub, t
     (tmp_path / NAME / "model.pt").unlink()
     assert pull(tmp_path, repositories=WANTED, hub=hub).revisions == {NAME: FIRST}
     assert (tmp_path / NAME / "model.pt").read_bytes() == BIG
+
+
+def test_a_new_directory_begins_at_the_commit_asked_for_and_an_old_one_stays(
+    server: HubServer, hub: Hub, tmp_path: Path
+) -> None:
+    server.publish(NAME, SECOND, FILES | {"model.pt": BIG[::-1]})
+    at_first = (replace(WANTED[0], revision=FIRST),)
+    assert pull(tmp_path, repositories=at_first, hub=hub).revisions == {NAME: FIRST}
+    assert pull(tmp_path, repositories=at_first, hub=hub).revisions == {NAME: FIRST}
+    with pytest.raises(RevisionPinned, match="a directory of its own"):
+        pull(tmp_path, repositories=(replace(WANTED[0], revision=SECOND),), hub=hub)
+
+
+def test_what_is_about_to_be_fetched_is_told_first(server: HubServer, hub: Hub, tmp_path: Path) -> None:
+    plans: list[PullPlan] = []
+    pull(tmp_path, repositories=WANTED, hub=hub, on_plan=plans.append)
+    pull(tmp_path, repositories=WANTED, hub=hub, on_plan=plans.append)
+    assert [(plan.revisions, plan.files, plan.size) for plan in plans] == [
+        ({NAME: FIRST}, 3, len(BIG) + len(b"{}") + len(b"lips")),
+        ({NAME: FIRST}, 0, 0),
+    ]
+    assert plans[0].free > 0
+
+
+def test_a_hub_that_cannot_be_reached_is_told_apart(tmp_path: Path) -> None:
+    with socket.socket() as listener:  # bound, but nobody listens
+        listener.bind(("127.0.0.1", 0))
+        hub = Hub(endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(DownloadInterrupted, match="does not answer about zai-org/RealVideo"):
+            pull(tmp_path, repositories=WANTED, hub=hub)
+
+
+def test_a_directory_of_which_nothing_is_known_is_not_called_sound(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(BIG)
+    with pytest.raises(ManifestMissing):
+        verify(tmp_path)
 
 
 def test_a_download_goes_on_after_every_break(server: HubServer, hub: Hub, tmp_path: Path) -> None:

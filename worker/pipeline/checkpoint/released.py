@@ -19,12 +19,7 @@ from worker.pipeline.checkpoint.errors import CheckpointNotFound
 from worker.pipeline.checkpoint.fill import fill_from, match_names, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
 from worker.pipeline.checkpoint.readers import PickledTensors, SafetensorsFiles, TensorReader
-
-REALVIDEO = "zai-org/RealVideo"
-S2V = "Wan-AI/Wan2.2-S2V-14B"
-T2V = "Wan-AI/Wan2.1-T2V-1.3B"
-T2V_DIFFUSERS = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-WAV2VEC2 = "jonatasgrosman/wav2vec2-large-xlsr-53-english"
+from worker.pipeline.published import REALVIDEO, S2V, T2V, T2V_DIFFUSERS, WAV2VEC2
 
 GENERATOR_ENTRY = "generator"
 """The only entry of RealVideo's `model.pt` that is read."""
