@@ -25,9 +25,19 @@ COMPOSE = ROOT / "docker-compose.yml"
 OURS = {"api", "scheduler", "webhooks", "worker", "worker-gpu", "migrate", "create-bucket"}
 
 
+class NoKeyTwice(yaml.SafeLoader):
+    """Refuses what compose refuses and PyYAML takes: a key twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"line {node.start_mark.line + 1}: {twice}"
+        return super().construct_mapping(node, deep)
+
+
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    return yaml.safe_load(COMPOSE.read_text())["services"]
+    return yaml.load(COMPOSE.read_text(), Loader=NoKeyTwice)["services"]
 
 
 def test_there_is_a_service_for_every_part_and_no_other(services: dict[str, Any]) -> None:
