@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 FLOAT32_RELATIVE = 2e-6
-FLOAT64_RELATIVE = 1e-13
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,6 @@ def result(part: str, differences: Iterable[Difference], *, limit: float) -> Res
         limit=limit,
         worst=f"{worst.what} of {len(compared)}",
     )
-
-
-def limit_for(dtype: torch.dtype) -> float:
-    """The relative limit where the golden result was computed in the same precision."""
-    return FLOAT64_RELATIVE if dtype is torch.float64 else FLOAT32_RELATIVE
 
 
 def limit_for_float32_golden() -> float:
