@@ -23,7 +23,7 @@ START_SECONDS = 100
 ANSWER_SECONDS = 60
 
 
-class RankFailed(Exception):  # noqa: N818 - an outcome
+class RankFailed(Exception):
     """What a rank raised, with its traceback."""
 
 
