@@ -101,10 +101,12 @@ class Portrait:
 
     @property
     def width(self) -> int:
+        """Pixels."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
+        """Pixels."""
         return int(self.pixels.shape[0])
 
     @property
@@ -136,6 +138,7 @@ class ReferenceFrame:
 
     @property
     def covered(self) -> bool:
+        """Whether the resized picture fills the frame; where not, the released code leaves black bars (quirk 10)."""
         return self.resized_width >= self.width and self.resized_height >= self.height
 
 

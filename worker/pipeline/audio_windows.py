@@ -2,6 +2,7 @@
 
 Knows frame numbers at 50 per second, not sound. Every window has context on both sides of the frames it is for, since
 attention looks both ways. Where two windows meet, one is faded into the other, so that a lip never jumps at a border.
+The reference has nothing of the kind: it cuts speech every 5 s (specification, section 13 and quirk 8).
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ class DiTConfig:
 
     @property
     def head_dim(self) -> int:
+        """Channels of one head (128)."""
         return self.dim // self.num_heads
 
     @property

@@ -1,4 +1,4 @@
-"""A DiT rank's part of a render: its strip of every block.
+"""A DiT rank's part of a render: its strip of every block (specification, sections 7 and 15).
 
 Knows how the network is loaded, which buffers a picture size needs, and where its strip lies. Noise is drawn for the
 whole picture and cut, so the video does not depend on the number of ranks.
@@ -53,7 +53,7 @@ class DiTShare:
         return cls(dit.eval(), sequence=sequence, dit_rank=layout.dit_rank)
 
     def begin(self, settings: RenderSettings, beginning: Beginning) -> Session:
-        """Prefill with the reference picture and the prompt."""
+        """Prefill with the reference picture and the prompt. Raises `ImpossibleLayout`."""
         strips = cut(self._dit.config, height=settings.height, width=settings.width, parts=self._sequence.size)
         strip = strips[self._dit_rank]
         denoiser = self._denoiser_for(settings, strips)

@@ -1,7 +1,7 @@
 """Rank 0's part of a render: sound, prompt and picture in, and latents to frames on the way out.
 
 Knows the three encoders' and the decoder's networks and how a stream of frames is trimmed to the length asked for. The
-sound is read as a stream, so its rows never exist all at once.
+sound is read as a stream, so its rows never exist all at once (specification, sections 9 to 13).
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Encoders:
         )
 
     def decoder(self, settings: RenderSettings) -> FrameDecoder:
+        """For one render: takes its latents block by block, and gives `settings.frames` frames in all."""
         return FrameDecoder(self._vae.decode_stream(), frames=settings.frames)
 
     def _prompt(self, prompt: str) -> TextEmbedding:

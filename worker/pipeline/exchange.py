@@ -9,7 +9,8 @@ Knows three kinds of packets over a gloo group of all ranks, whatever carries th
 All packets of a kind have one shape, known to both sides beforehand. Rank 0 gives word for blocks 0 and 1 at once, and
 for block b + 2 when it has the latents of b; so the DiT never waits for rank 0 to decode, is never more than two blocks
 ahead, and a stop takes hold within about one block. Sends are asynchronous and kept alive until they have arrived;
-every wait ends by the timeout of the group in `PeerLost`.
+every wait ends by the timeout of the group in `PeerLost`. The reference has a service of its own for this; what is said
+here follows none of it (specification, section 13 tells what that one does).
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class PacketShapes:
 
     @classmethod
     def of(cls, config: DiTConfig, strips: Sequence[Strip]) -> PacketShapes:
+        """For a picture that is cut into these strips, one for each DiT rank."""
         last = strips[-1]
         return cls(
             reference=(config.in_dim, config.sink_frames, last.top + last.height, last.left + last.width),
@@ -83,6 +85,7 @@ class PacketShapes:
         )
 
     def latents(self, strip: Strip) -> tuple[int, ...]:
+        """Of what a DiT rank sends for one block: [c, f, h, w] of its strip."""
         return (self.channels, self.frames, strip.height, strip.width)
 
 
@@ -214,6 +217,7 @@ class DiTLink:
         self._sending.send(latents.to("cpu", self._dtype).contiguous(), to=ENCODER_RANK, tag=_Tag.LATENTS)
 
     def finish(self) -> None:
+        """Wait until rank 0 has all that was sent. Raises `PeerLost`."""
         self._sending.wait_until(0)
 
     def _receive(self, numbers: int, *, tag: _Tag) -> Tensor:

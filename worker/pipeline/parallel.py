@@ -42,6 +42,7 @@ class RankLayout:
 
     @classmethod
     def alone(cls) -> RankLayout:
+        """The layout of a single rank, which does everything."""
         return cls(rank=0, world_size=1)
 
     @property
@@ -51,10 +52,12 @@ class RankLayout:
 
     @property
     def holds_dit(self) -> bool:
+        """Whether this rank denoises: all but rank 0, or a rank alone."""
         return self.world_size == 1 or self.rank != ENCODER_RANK
 
     @property
     def dit_ranks(self) -> range:
+        """The ranks that denoise, in the order of their strips."""
         return range(1) if self.world_size == 1 else range(1, self.world_size)
 
     @property

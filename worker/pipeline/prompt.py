@@ -35,6 +35,7 @@ class ByteTokenizer:
     FIRST_BYTE = 3
 
     def ids(self, text: str, *, at_most: int) -> list[int]:
+        """As `Tokenizer.ids`, one id for each byte."""
         return [*(byte + self.FIRST_BYTE for byte in text.encode()[: at_most - 1]), END_MARK]
 
 
@@ -47,5 +48,6 @@ class UMT5Tokenizer:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
     def ids(self, text: str, *, at_most: int) -> list[int]:
+        """As `Tokenizer.ids`, of the released vocabulary."""
         encoded = self._tokenizer(text, add_special_tokens=True, truncation=True, max_length=at_most)
         return [int(i) for i in encoded["input_ids"]]

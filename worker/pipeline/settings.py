@@ -1,4 +1,7 @@
-"""What a caller asks of one render, and what he gives for it. Knows no network; settings are checked when made."""
+"""What a caller asks of one render, and what he gives for it. Knows no network; settings are checked when made.
+
+Units are pixels, frames and samples (specification, sections 12 and 13).
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Knows samples only. Normalisation needs the mean and the variance of all samples before the first one is used, but the
 sound is read only once and may last for hours. So it is kept as it is read: in memory while it is small, in a nameless
-temporary file beyond that.
+temporary file beyond that, in the directory of TMPDIR (specification, sections 9.1 and 13).
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class ChannelNorm(WanRMS_norm):
         return own
 
     def forward(self, x: Tensor) -> Tensor:
+        """[1, C, T, H, W] or [T, C, H, W] to the same shape and dtype."""
         exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
         length = exact.square().sum(1, keepdim=True).clamp_min_(1e-24).sqrt_()
         scaled: Tensor = (exact * (self.scale / length)).to(x.dtype)

@@ -36,6 +36,7 @@ class RandomWeights:
         self._seed = seed
 
     def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+        """As `WeightSource.fill`; the numbers depend on seed, network and name only."""
         shapes = wanted_shapes(module)
         for name, shape in shapes.items():
             key = hashlib.sha256(f"{self._seed}/{network}/{name}".encode()).digest()
@@ -44,6 +45,7 @@ class RandomWeights:
         assert_filled(module)
 
     def tokenizer_directory(self) -> Path | None:
+        """None: a prompt's bytes are its ids."""
         return None
 
 

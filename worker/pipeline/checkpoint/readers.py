@@ -48,9 +48,11 @@ class GivenTensors:
         self.origin = origin
 
     def shapes(self) -> Mapping[str, Shape]:
+        """As `TensorReader.shapes`."""
         return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
     def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """As `TensorReader.read`. Raises KeyError for a name that is not there."""
         for name in names:
             yield name, self._tensors[name].to(device, copy=True)
 
@@ -87,9 +89,11 @@ class SafetensorsFiles:
         return reader
 
     def shapes(self) -> Mapping[str, Shape]:
+        """As `TensorReader.shapes`, of all files."""
         return {key: shape for shapes in self._shapes.values() for key, shape in shapes.items()}
 
     def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """As `TensorReader.read`, one file after the other, each tensor straight to the device."""
         wanted = set(names)
         for file, shapes in self._shapes.items():
             here = [key for key in shapes if key in wanted]
@@ -111,6 +115,7 @@ class PickledTensors:
         self._tensors = _unpickled(file, entry=entry)
 
     def shapes(self) -> Mapping[str, Shape]:
+        """As `TensorReader.shapes`."""
         return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
     def sizes(self) -> Mapping[str, int]:
@@ -118,6 +123,7 @@ class PickledTensors:
         return {name: tensor.nbytes for name, tensor in self._tensors.items()}
 
     def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """As `TensorReader.read`, in the order of the file."""
         wanted = set(names)
         for name, tensor in self._tensors.items():
             if name in wanted:

@@ -52,6 +52,7 @@ class ReleasedWeights:
         self._dit = dit
 
     def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+        """As `WeightSource.fill`, from the first file there that holds the network. Raises `CheckpointError`."""
         reader = self.reader(network)
         name_of = released_names(network, wanted_shapes(module))
         fill_from(module, reader, name_of=name_of, device=device, dtype=dtype)
@@ -71,6 +72,7 @@ class ReleasedWeights:
         raise CheckpointNotFound(f"weights of the {network}", places=[self._directory / place.path for place in places])
 
     def tokenizer_directory(self) -> Path:
+        """The folder of `google/umt5-xxl`, wherever the published files have it. Raises `CheckpointNotFound`."""
         folders = [
             self._directory / S2V / "google/umt5-xxl",
             self._directory / T2V / "google/umt5-xxl",

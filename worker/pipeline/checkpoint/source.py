@@ -43,9 +43,11 @@ class GivenWeights:
         self._tensors = tensors
 
     def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+        """As `WeightSource.fill`."""
         reader = GivenTensors(self._tensors[network], origin=f"the given weights of the {network}")
         name_of = released_names(network, wanted_shapes(module))
         fill_from(module, reader, name_of=name_of, device=device, dtype=dtype)
 
     def tokenizer_directory(self) -> Path | None:
+        """None: there are no files."""
         return None

@@ -102,6 +102,7 @@ class SelfAttention(Attention):
     """Attention of a block's tokens to the reference frame, the previous block and themselves."""
 
     def forward(self, x_SD: Tensor, *, layer: int, call: Call) -> Tensor:
+        """[S, D] to [S, D]; writes these tokens' keys first, and attends to the slots of the call (section 6)."""
         self.write(x_SD, layer=layer, call=call)
         q_SHK = self.kernels.rotate(self.query(x_SD), cos_SP=call.turn.cos, sin_SP=call.turn.sin)
         size = call.sequence.size
@@ -123,6 +124,7 @@ class TextAttention(Attention):
     """Attention to the prompt. No positions, no mask: the padding is attended to as well (quirk 5)."""
 
     def forward(self, x_SD: Tensor, text: TextKeys) -> Tensor:
+        """[S, D] to [S, D]."""
         q_SHK = self.query(x_SD)
         o_SHK = self.kernels.attend(q_SHK[None], text.keys[None], text.values[None], bias_G=text.bias)[0]
         return self.output(o_SHK)
@@ -140,8 +142,10 @@ class AudioAttention(Attention):
     """Attention of every latent frame's tokens to the audio tokens of that frame."""
 
     def forward(self, x_FSD: Tensor, audio: AudioKeys) -> Tensor:
+        """[F, S, D] to [F, S, D], each frame's tokens to its own A audio tokens."""
         o_FSHK = self.kernels.attend(self.query(x_FSD), audio.keys, audio.values)
         return self.output(o_FSHK)
 
     def read(self, tokens_FAD: Tensor) -> AudioKeys:
+        """Keys and values [F, A, H, K] of audio tokens [F, A, D]."""
         return AudioKeys(keys=self.key(tokens_FAD), values=self.value(tokens_FAD))

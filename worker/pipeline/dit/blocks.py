@@ -69,6 +69,7 @@ class DiTBlock(nn.Module):
         self.ffn = FeedForward(config, kernels)
 
     def forward(self, x_SD: Tensor, *, modulation: BlockModulation, text: TextKeys, layer: int, call: Call) -> Tensor:
+        """The residual stream [S, D] after this layer (section 4.4). Writes the layer's keys into the cache."""
         ops = self.kernels
         y_SD = self.self_attn(self._before_attention(x_SD, modulation), layer=layer, call=call)
         x_SD = ops.add_gated(x_SD, y_SD, modulation.attention.gate)
@@ -101,6 +102,7 @@ class FeedForward(nn.Sequential):
         self.kernels = kernels
 
     def forward(self, x_SD: Tensor) -> Tensor:
+        """[S, D] to [S, D]."""
         up, _, down = self
         return self.kernels.feed_forward(x_SD, cast(nn.Linear, up), cast(nn.Linear, down))
 

@@ -74,6 +74,7 @@ class DiT(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights and of the residual stream."""
         return self.patch_embedding.weight.dtype
 
     # What is computed once: per network, per prompt, per block

@@ -34,6 +34,7 @@ class TokenGrid:
 
     @property
     def tokens_per_frame(self) -> int:
+        """Of this rank's strip (L of the whole picture)."""
         return len(self.rows) * len(self.columns)
 
 
