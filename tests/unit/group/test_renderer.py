@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,6 +15,9 @@ from worker.group.messages import Launch
 from worker.group.renderer import PipelineRenderer, open_pipeline
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest
 from worker.media.errors import DiskFull
+from worker.pipeline.audio_mode import AudioMode
+from worker.pipeline.denoiser import Denoiser
+from worker.pipeline.sink_rotation import SinkRotation
 
 LAUNCH = Launch(
     rank=0, world_size=1, rendezvous=Path("/nonexistent"), preset="tiny", weights=None, device="cpu", threads=1,
@@ -58,6 +62,35 @@ def test_the_same_request_gives_the_same_bytes(renderer: PipelineRenderer, reque
         renderer.render(request_, on_progress=lambda progress: None, should_stop=lambda: False)
         videos.append(request_.video.read_bytes())
     assert videos[0] == videos[1]
+
+
+def test_a_sound_of_more_than_five_seconds_is_encoded_in_the_way_asked_for(
+    renderer: PipelineRenderer, request_: RenderRequest
+) -> None:
+    drawn = np.random.default_rng(3).standard_normal(7 * 16_000)
+    (drawn * np.linspace(0.01, 0.5, len(drawn))).astype("<f4").tofile(request_.speech)
+    asked = replace(request_, frames=112, duration_s=7.0)
+    videos = {}
+    for mode in AudioMode:
+        assert _render(renderer, replace(asked, audio_mode=mode)) == 112
+        videos[mode] = asked.video.read_bytes()
+    assert videos[AudioMode.WINDOWED] != videos[AudioMode.REFERENCE]
+
+
+def test_the_sink_is_turned_in_the_way_asked_for(
+    renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    start = Denoiser.start
+
+    def start_and_look(self: Denoiser, *arguments: Any, **more: Any) -> None:
+        start(self, *arguments, **more)
+        seen.append(self.cache._rotation)
+
+    monkeypatch.setattr(Denoiser, "start", start_and_look)
+    for rotation in SinkRotation:
+        _render(renderer, replace(request_, sink_rotation=rotation))
+    assert seen == list(SinkRotation)
 
 
 @pytest.mark.parametrize(
