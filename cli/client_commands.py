@@ -163,7 +163,8 @@ def _job_create(asked: dict[str, Any]) -> "JobCreate":
     except ValidationError as error:
         first = error.errors()[0]
         name = "/".join(map(str, first["loc"])) or "options"
-        raise CommandError(f"{name}: {first['msg'].removeprefix('Value error, ')}.", exit_code=ExitCode.USAGE) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise CommandError(f"{name}: {reason}.", exit_code=ExitCode.USAGE) from error
 
 
 def _source(service: "Service", given: str) -> str:
