@@ -6,6 +6,7 @@ own thread, so the device never waits for ffmpeg.
 
 from __future__ import annotations
 
+import logging
 import statistics
 import threading
 import time
@@ -45,6 +46,8 @@ REPORT_EVERY_S = 1.0
 PRESETS_WITHOUT_FILES = frozenset({"tiny"})
 """Their weights are drawn. Any other preset without files would ship noise."""
 WEIGHTS_SEED = 0
+
+log = logging.getLogger(__name__)
 
 
 def open_pipeline(launch: Launch) -> PipelineRenderer:
@@ -151,7 +154,8 @@ class PipelineRenderer:
         except DiskFull as error:
             raise RenderInterrupted("node_disk", str(error)) from error
         except FfmpegFailed as error:
-            raise RenderInterrupted("ffmpeg_failed", str(error)) from error
+            log.error("ffmpeg: %s", error)  # its own words name paths of this machine
+            raise RenderInterrupted("ffmpeg_failed", "The video could not be written on the worker.") from error
 
     def _render_to_file(
         self, request: RenderRequest, settings: RenderSettings, *, on_progress: OnProgress, should_stop: ShouldCancel

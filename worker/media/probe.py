@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROBE_TIMEOUT_S = 30.0
+PYTHON_RAISED = 1
+"""The status of a Python process that ended with an exception nobody caught."""
 
 
 class Unreadable(Exception):
     """The file is not of one of the formats, or it is too broken to open."""
+
+
+class ProbeBroken(Exception):
+    """The probe itself failed: a fault of this installation, not of the file."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class Probed:
 
 
 def probe(path: Path, *, formats: Sequence[str], timeout_s: float = PROBE_TIMEOUT_S) -> Probed:
-    """Raises Unreadable."""
+    """Raises Unreadable for the file's fault, and ProbeBroken for ours."""
     command = [sys.executable, "-m", "worker.media.probe_process", str(path.absolute()), ",".join(formats)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise Unreadable(f"could not be opened within {timeout_s:.0f} s") from error
+    if done.returncode == PYTHON_RAISED:
+        raise ProbeBroken(done.stderr.decode("utf-8", "replace").strip()[-1500:])
     if done.returncode != 0:
         raise Unreadable(done.stderr.decode("utf-8", "replace").strip()[-300:] or f"status {done.returncode}")
     said = json.loads(done.stdout)

@@ -1,6 +1,7 @@
 """The process that opens a customer's file for `probe`: `python -m worker.media.probe_process PATH FORMATS`.
 
-Prints one JSON object, or one line on stderr and status 1.
+Prints one JSON object, or one line on stderr and the status `UNREADABLE`. Any other status is this code's fault, or that
+of a signal or limit that a hostile file ran into.
 """
 
 import json
@@ -12,6 +13,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+UNREADABLE = 3
 CPU_S = 20
 MEMORY_BYTES = 2 * 1024**3
 # these headers hold the length itself; the others let ffmpeg guess it from the bit rate
@@ -28,9 +30,9 @@ def main(path: str, formats: str) -> int:
     try:
         with av.open(f"file:{path}", mode="r", options=options, **_ANY_METADATA) as container:
             print(json.dumps(_describe(container)))  # noqa: T201 - the answer of this process
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, MemoryError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return UNREADABLE
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.media_files import sine, write_wav
 from worker.media.errors import FfmpegFailed, FfmpegTimedOut
 from worker.media.ffmpeg import SOUND_FORMATS, FfmpegProcess, ProcessLimits, run, untrusted_input
-from worker.media.probe import Unreadable, probe
+from worker.media.probe import ProbeBroken, Unreadable, probe
 
 PLENTY = ProcessLimits(wall_s=30, cpu_s=30)
 
@@ -99,6 +99,15 @@ def test_a_probe_that_crashes_takes_nobody_with_it(tmp_path: Path, monkeypatch: 
     (crash / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(Unreadable, match="status -11"):
+        probe(write_wav(tmp_path / "a.wav", sine(1, rate=8000), rate=8000), formats=SOUND_FORMATS)
+
+
+def test_a_fault_of_the_probe_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "av"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise TypeError('unknown argument')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ProbeBroken, match="unknown argument"):
         probe(write_wav(tmp_path / "a.wav", sine(1, rate=8000), rate=8000), formats=SOUND_FORMATS)
 
 

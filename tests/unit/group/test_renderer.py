@@ -14,7 +14,7 @@ from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted,
 from worker.group.messages import Launch
 from worker.group.renderer import PipelineRenderer, open_pipeline
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest
-from worker.media.errors import DiskFull
+from worker.media.errors import DiskFull, FfmpegFailed
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.denoiser import Denoiser
 from worker.pipeline.sink_rotation import SinkRotation
@@ -152,3 +152,16 @@ def _render(renderer: PipelineRenderer, request: RenderRequest) -> int:
     result = renderer.render(request, on_progress=lambda progress: None, should_stop=lambda: False)
     assert result is not None
     return result.frames
+
+
+def test_what_ffmpeg_says_of_this_machine_is_not_told_to_customers(
+    renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FfmpegFailed("ffmpeg ended with status 1", stderr="/secret/path: broken pipe")
+
+    monkeypatch.setattr("worker.group.renderer.Mp4Writer.write", fail)
+    with pytest.raises(RenderInterrupted) as caught:
+        renderer.render(request_, on_progress=lambda progress: None, should_stop=lambda: False)
+    assert caught.value.code == "ffmpeg_failed"
+    assert "secret" not in caught.value.message
