@@ -1,7 +1,7 @@
 """The process that opens a customer's file for `probe`: `python -m worker.media.probe_process PATH FORMATS`.
 
-Prints one JSON object, or one line on stderr with the status `UNREADABLE`. Any other status is this code's own fault, or
-that of a signal or limit that a hostile file ran into.
+Prints one JSON object, or one line on stderr with the status `UNREADABLE`. Any other status is this code's own fault,
+or that of a signal or limit that a hostile file ran into.
 """
 
 import json
