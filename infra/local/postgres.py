@@ -17,11 +17,10 @@ from pathlib import Path
 import psycopg
 
 from infra.local.accounts import can_reach, ordinary_account, reachable_home
-from infra.local.process import Account, NotExecutableError, PortTakenError, ServerProcess, free_port
+from infra.local.process import Account, NotExecutableError, ServerProcess, run_on_a_port
 
 START_TIMEOUT_S = 30
 INITDB_TIMEOUT_S = 60
-PORT_TRIES = 3
 SOCKET_PATH_BYTES = 107
 USER = "realvideo"
 DATABASE = "postgres"
@@ -54,7 +53,6 @@ class EmbeddedPostgres:
     def __init__(self, directory: Path, *, durable: bool, port: int | None = None) -> None:
         self._directory = directory
         self._durable = durable
-        self._fixed_port = port
         self._port = port
         self._password = ""
         self._process: ServerProcess | None = None
@@ -88,16 +86,9 @@ class EmbeddedPostgres:
         self._password = _kept_password(home / "password")
         if not (data / "PG_VERSION").exists():
             _make_data(data, binaries=binaries, account=account, log=log, password_file=home / "password")
-        for remaining in reversed(range(PORT_TRIES)):
-            port = self._port or free_port()
-            try:
-                self._run(port, binaries=binaries, data=data, account=account, log=log)
-            except PortTakenError:
-                if self._port is not None or remaining == 0:
-                    raise
-            else:
-                self._port = port
-                return
+        self._port = run_on_a_port(
+            lambda port: self._run(port, binaries=binaries, data=data, account=account, log=log), fixed=self._port
+        )
 
     def stop(self) -> None:
         """A fast shutdown: clients are cut off, nothing committed is lost."""

@@ -19,6 +19,7 @@ import psutil
 
 LOG_TAIL_BYTES = 4_000
 POLL_S = 0.03
+PORT_TRIES = 3
 
 
 class ServerError(Exception):
@@ -222,6 +223,24 @@ def launch(
             env={**os.environ, **environment},
             start_new_session=True,
         )
+
+
+def run_on_a_port(run: Callable[[int], None], *, fixed: int | None) -> int:
+    """Run a server on its fixed port, or on a free one, and return which.
+
+    Somebody else may take a free port before the server does; then another is tried, three in all.
+    """
+    if fixed is not None:
+        run(fixed)
+        return fixed
+    for _ in range(PORT_TRIES - 1):
+        port = free_port()
+        with contextlib.suppress(PortTakenError):
+            run(port)
+            return port
+    port = free_port()
+    run(port)
+    return port
 
 
 def free_port() -> int:

@@ -16,10 +16,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from infra.local.process import NotExecutableError, PortTakenError, ServerProcess, free_port
+from infra.local.process import NotExecutableError, ServerProcess, run_on_a_port
 
 START_TIMEOUT_S = 15
-PORT_TRIES = 3
 
 
 @contextmanager
@@ -66,16 +65,7 @@ class EmbeddedValkey:
         """Run the server. Raises a `ServerError`."""
         self._directory.mkdir(parents=True, exist_ok=True)
         program = valkey_program()
-        for remaining in reversed(range(PORT_TRIES)):
-            port = self._port or free_port()
-            try:
-                self._run(program, port)
-            except PortTakenError:
-                if self._port is not None or remaining == 0:
-                    raise
-            else:
-                self._port = port
-                return
+        self._port = run_on_a_port(lambda port: self._run(program, port), fixed=self._port)
 
     def stop(self) -> None:
         if self._process is not None:
