@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests.parity.dit import AUDIO_LAYERS, dit_config
 from tests.parity.golden import (
+    FLOAT32_RELATIVE,
     Difference,
     Result,
     difference,
-    limit_for_float32_golden,
     load_facts,
     load_tensors,
     result,
@@ -47,7 +47,7 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
         differences += _whole(case, network, rows, golden, lead_rows=lead_rows)
         differences += _by_window(case, network, config, rows, golden)
         differences += _dropped(case, golden, dropped)
-    return result("causal audio encoder", differences, limit=limit_for_float32_golden())
+    return result("causal audio encoder", differences, limit=FLOAT32_RELATIVE)
 
 
 def _whole(

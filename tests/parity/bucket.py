@@ -9,9 +9,9 @@ import torch
 
 from tests.parity.exact import equal
 from tests.parity.golden import (
+    FLOAT32_RELATIVE,
     Result,
     difference,
-    limit_for_float32_golden,
     load_facts,
     load_tensors,
     result,
@@ -36,4 +36,4 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
         differences.append(difference("single layer", rows_RD, tensors["single_layer.out"]))
     for count, indices in facts["sample_indices_16fps"].items():
         differences.append(equal(f"indices of {count}", nearest_between(np.arange(int(count))).tolist(), indices))
-    return result("audio bucket", differences, limit=limit_for_float32_golden())
+    return result("audio bucket", differences, limit=FLOAT32_RELATIVE)

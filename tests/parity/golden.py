@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 FLOAT32_RELATIVE = 2e-6
+"""The relative limit where the golden result is in float32, whatever we compute in."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,6 @@ def result(part: str, differences: Iterable[Difference], *, limit: float) -> Res
         limit=limit,
         worst=f"{worst.what} of {len(compared)}",
     )
-
-
-def limit_for_float32_golden() -> float:
-    """The relative limit where the golden result is in float32, whatever we compute in."""
-    return FLOAT32_RELATIVE
 
 
 def load_tensors(directory: Path, name: str) -> dict[str, Tensor]:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from tests.parity.golden import (
+    FLOAT32_RELATIVE,
     Difference,
     Result,
     difference,
-    limit_for_float32_golden,
     load_facts,
     load_tensors,
     result,
@@ -46,4 +46,4 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
     for name, golden in with_prefix(tensors, "sinusoid.dim").items():
         rows = [time_sinusoid(t, int(name), device=clean.device) for t in facts["sinusoid_timesteps"]]
         differences.append(difference(f"sinusoid of {name}", torch.stack(rows), golden))
-    return result("scheduler", differences, limit=limit_for_float32_golden())
+    return result("scheduler", differences, limit=FLOAT32_RELATIVE)

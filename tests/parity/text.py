@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from tests.parity.golden import (
+    FLOAT32_RELATIVE,
     Result,
     difference,
-    limit_for_float32_golden,
     load_facts,
     load_tensors,
     result,
@@ -54,4 +54,4 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
         if bool(embedding.rows[embedding.length :].any()):
             raise AssertionError(f"case {number}: rows past the prompt are not zero")
         differences.append(difference(f"case {number}", embedding.rows[None], tensors[f"case{number}.prompt_embeds"]))
-    return result("text encoder", differences, limit=limit_for_float32_golden())
+    return result("text encoder", differences, limit=FLOAT32_RELATIVE)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tests.parity.dit import dit_config
 from tests.parity.golden import (
+    FLOAT32_RELATIVE,
     Difference,
     Result,
     difference,
-    limit_for_float32_golden,
     load_facts,
     load_tensors,
     result,
@@ -40,7 +40,7 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
         *_injection_norm(tensors, config),
         *_rope(facts, tensors, config),
     ]
-    return result("units", differences, limit=limit_for_float32_golden())
+    return result("units", differences, limit=FLOAT32_RELATIVE)
 
 
 def _tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:

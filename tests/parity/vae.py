@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.parity.golden import Result, difference, limit_for_float32_golden, load_facts, load_tensors, result
+from tests.parity.golden import FLOAT32_RELATIVE, Result, difference, load_facts, load_tensors, result
 from worker.pipeline.checkpoint import GivenWeights, Network
 from worker.pipeline.config import VAEConfig
 from worker.pipeline.vae import VideoAutoencoder
@@ -42,5 +42,5 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
     return result(
         "VAE",
         [difference(what, made.transpose(0, 1)[None], tensors[name]) for what, made, name in compared],
-        limit=limit_for_float32_golden(),
+        limit=FLOAT32_RELATIVE,
     )

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from tests.parity.golden import (
+    FLOAT32_RELATIVE,
     Result,
     difference,
-    limit_for_float32_golden,
     load_facts,
     load_tensors,
     result,
@@ -61,4 +61,4 @@ def check(directory: Path, dtype: torch.dtype) -> Result:
             golden = tensors.get(f"out.{samples}.{name}")  # large ones are left out for long cases
             if golden is not None:
                 differences.append(difference(f"{name} of {samples}", tensor, golden))
-    return result("audio features", differences, limit=limit_for_float32_golden())
+    return result("audio features", differences, limit=FLOAT32_RELATIVE)
