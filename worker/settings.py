@@ -10,6 +10,7 @@ from pydantic import Field
 
 from models.settings import CommonSettings
 from worker.group.group import GroupSettings
+from worker.pipeline.precision import MemoryUse, Precision
 
 
 class WorkerSettings(CommonSettings):
@@ -19,6 +20,8 @@ class WorkerSettings(CommonSettings):
     ranks: int = Field(default=1, ge=1, description="1: one rank does all; more: rank 0 encodes and decodes")
     weights: Path | None = Field(default=None, description="directory of the released weights; none: drawn from a seed")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = Field(default=Precision.FULL, description="bf16, or fp8 or fp8-attention: faster on a GPU")
+    memory: MemoryUse = Field(default=MemoryUse.AMPLE, description="low: fits a smaller GPU, and takes longer")
     threads_per_rank: int | None = Field(default=None, ge=1, description="default: the cores, shared by the ranks")
 
     node_name: str = Field(default_factory=socket.gethostname, pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -48,6 +51,8 @@ class WorkerSettings(CommonSettings):
             ranks=self.ranks,
             weights=self.weights,
             device=self.device,
+            precision=self.precision,
+            memory=self.memory,
             threads_per_rank=self.threads_per_rank or max(1, (os.cpu_count() or 1) // self.ranks),
             start_deadline_s=self.start_deadline_s,
             progress_deadline_s=self.progress_deadline_s,

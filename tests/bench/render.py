@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from worker.pipeline.checkpoint import RandomWeights
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS, PipelineConfig, Tokenizer, preset
 from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
@@ -106,8 +107,7 @@ def _rank(rank: int, work: Work, directory: str) -> None:
     pipeline = Pipeline.create(
         _without_files(preset(work.preset)),
         layout=layout,
-        device=device,
-        dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+        compute=Compute.on(device),
         weights=RandomWeights(0),
     )
     loaded = time.monotonic()

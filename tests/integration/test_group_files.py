@@ -22,6 +22,7 @@ from worker.group.request import RenderRequest
 from worker.media.errors import DiskFull
 from worker.media.mp4 import Mp4Writer
 from worker.pipeline.checkpoint import RandomWeights
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
 from worker.pipeline.dit_share import Session
 from worker.pipeline.errors import PeerLost
@@ -164,8 +165,7 @@ def renderer_of(rank: int, size: int) -> PipelineRenderer:
         pipeline = Pipeline.create(
             preset("tiny"),
             layout=layout,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
+            compute=Compute.on(torch.device("cpu")),
             weights=RandomWeights(3),
         )
         _renderers[rank, size] = PipelineRenderer(pipeline, layout=layout, device=torch.device("cpu"))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.integration.rank_processes import RankFailed, RankProcesses, rank_processes
 from worker.pipeline.checkpoint import RandomWeights
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
 from worker.pipeline.errors import PeerLost, RenderAborted, RenderStopped
 from worker.pipeline.exchange import EncoderLink, PacketShapes, connect_all_ranks
@@ -175,8 +176,7 @@ def create(layout: RankLayout) -> Pipeline:
     return Pipeline.create(
         preset("tiny"),
         layout=layout,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        compute=Compute.on(torch.device("cpu")),
         weights=RandomWeights(3),
     )
 

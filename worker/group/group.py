@@ -35,6 +35,7 @@ from worker.group.messages import (
 )
 from worker.group.rank_process import RANK_MODULE, RankProcess
 from worker.group.request import OnProgress, RenderProgress, RenderRequest, RenderResult, ShouldCancel
+from worker.pipeline.precision import MemoryUse, Precision
 from worker.processes import kill_groups
 
 POLL_S = 0.1
@@ -51,6 +52,8 @@ class GroupSettings:
     ranks: int = 1
     weights: Path | None = None
     device: str = "auto"
+    precision: Precision = Precision.FULL
+    memory: MemoryUse = MemoryUse.AMPLE
     threads_per_rank: int = 1
     start_deadline_s: float = 900.0
     """Importing torch takes ten seconds, loading the large weights some minutes."""
@@ -174,6 +177,8 @@ class Group:
                 device=settings.device,
                 threads=settings.threads_per_rank,
                 collective_timeout_s=settings.collective_timeout_s,
+                precision=settings.precision,
+                memory=settings.memory,
             )
             self._ranks.append(RankProcess.start(launch, module=self._rank_module))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.pipeline.precision import MemoryUse, Precision
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Launch:
     """`cpu`, `cuda`, or `auto`: CUDA where there is any."""
     threads: int
     collective_timeout_s: float
+    precision: Precision = Precision.FULL
+    memory: MemoryUse = MemoryUse.AMPLE
 
 
 @dataclass(frozen=True)

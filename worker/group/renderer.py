@@ -30,8 +30,16 @@ from worker.media.errors import DiskFull, FfmpegFailed
 from worker.media.mp4 import Mp4Writer
 from worker.media.speech import SPEECH_RATE, SpeechFile
 from worker.pipeline.checkpoint import CheckpointError, RandomWeights, ReleasedWeights, WeightSource
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
-from worker.pipeline.errors import ImpossibleLayout, InvalidRender, RenderAborted, RenderStopped, UnknownPreset
+from worker.pipeline.errors import (
+    ImpossibleLayout,
+    InvalidRender,
+    RenderAborted,
+    RenderStopped,
+    UnknownPreset,
+    UnusablePrecision,
+)
 from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
 from worker.pipeline.rank_counts import check_heads
@@ -72,12 +80,13 @@ def open_pipeline(launch: Launch) -> PipelineRenderer:
         pipeline = Pipeline.create(
             config,
             layout=layout,
-            device=device,
-            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            compute=Compute.on(device, precision=launch.precision, memory=launch.memory),
             weights=weights,
         )
     except ImpossibleLayout as error:
         raise GroupRefused("impossible_layout", str(error)) from error
+    except UnusablePrecision as error:
+        raise GroupRefused("unusable_precision", str(error)) from error
     except UnknownPreset as error:
         raise GroupRefused("unknown_preset", str(error)) from error
     except CheckpointError as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worker.pipeline.checkpoint import Network, WeightSource
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import PIXELS_PER_LATENT, DiTConfig
 from worker.pipeline.denoiser import Denoiser, Times, read_times
 from worker.pipeline.dit.dit import DiT
@@ -41,15 +42,14 @@ class DiTShare:
         *,
         sequence: SequenceParallel,
         layout: RankLayout,
-        device: torch.device,
-        dtype: torch.dtype,
+        compute: Compute,
         weights: WeightSource,
     ) -> DiTShare:
         """Raises `CheckpointError`. The audio encoder runs in at least float32, as in the released code."""
         with torch.device("meta"):
             dit = DiT(config)
-        weights.fill(dit, Network.DIT, device=device, dtype=dtype)
-        dit.casual_audio_encoder.to(exact_dtype(dtype))
+        weights.fill(dit, Network.DIT, device=compute.device, dtype=compute.dtype)
+        dit.casual_audio_encoder.to(exact_dtype(compute.dtype))
         return cls(dit.eval(), sequence=sequence, dit_rank=layout.dit_rank)
 
     def begin(self, settings: RenderSettings, beginning: Beginning) -> Session:

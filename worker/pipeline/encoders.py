@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.checkpoint import WeightSource
+from worker.pipeline.compute import Compute
 from worker.pipeline.conditioning import audio_windows
 from worker.pipeline.config import PipelineConfig
 from worker.pipeline.dit.kernels import exact_dtype
@@ -50,10 +50,9 @@ class Encoders:
         self._prompts: dict[str, TextEmbedding] = {}
 
     @classmethod
-    def load(
-        cls, config: PipelineConfig, *, device: torch.device, dtype: torch.dtype, weights: WeightSource
-    ) -> Encoders:
+    def load(cls, config: PipelineConfig, *, compute: Compute, weights: WeightSource) -> Encoders:
         """Raises `CheckpointError`."""
+        device, dtype = compute.device, compute.dtype
         return cls(
             config,
             text=TextEncoder(config.text, device=device, dtype=dtype, weights=weights),

@@ -27,6 +27,10 @@ class ImpossibleLayout(ValueError):
         self.possible_world_sizes = tuple(possible_world_sizes)
 
 
+class UnusablePrecision(ValueError):
+    """The device, or what is installed beside it, cannot compute as the operator asked."""
+
+
 class InvalidRender(ValueError):
     """The settings of a render ask for what the network cannot make."""
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from worker.pipeline.checkpoint import WeightSource
+from worker.pipeline.compute import Compute
 from worker.pipeline.conditioning import block_count
 from worker.pipeline.config import PipelineConfig
 from worker.pipeline.dit.kernels import exact_dtype
@@ -72,8 +73,7 @@ class Pipeline:
         config: PipelineConfig,
         *,
         layout: RankLayout,
-        device: torch.device,
-        dtype: torch.dtype,
+        compute: Compute,
         weights: WeightSource,
     ) -> Pipeline:
         """Build and load only this rank's networks. In a group this is a collective call.
@@ -82,17 +82,15 @@ class Pipeline:
         """
         check_heads(config.dit, parts=layout.dit_size)
         all_ranks = connect_all_ranks(layout)
-        sequence = connect_dit_ranks(layout, device=device)
+        sequence = connect_dit_ranks(layout, device=compute.device)
         encoders = dit = None
         if layout.holds_encoders:
             from worker.pipeline.encoders import Encoders  # their libraries take seconds to import
 
-            encoders = Encoders.load(config, device=device, dtype=dtype, weights=weights)
+            encoders = Encoders.load(config, compute=compute, weights=weights)
         if sequence is not None:
-            dit = DiTShare.load(
-                config.dit, sequence=sequence, layout=layout, device=device, dtype=dtype, weights=weights
-            )
-        return cls(config, layout=layout, dtype=dtype, all_ranks=all_ranks, encoders=encoders, dit=dit)
+            dit = DiTShare.load(config.dit, sequence=sequence, layout=layout, compute=compute, weights=weights)
+        return cls(config, layout=layout, dtype=compute.dtype, all_ranks=all_ranks, encoders=encoders, dit=dit)
 
     def render(
         self, settings: RenderSettings, *, inputs: RenderInputs | None, should_stop: ShouldStop

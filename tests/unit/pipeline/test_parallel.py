@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from worker.pipeline.checkpoint import Network
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
 from worker.pipeline.errors import ImpossibleLayout
 from worker.pipeline.parallel import RankLayout, Strip, assemble, cut
@@ -77,8 +78,7 @@ def test_a_layout_that_never_works_is_refused_before_anything_is_loaded() -> Non
         Pipeline.create(
             preset("tiny"),
             layout=RankLayout(rank=0, world_size=4),
-            device=torch.device("cpu"),
-            dtype=torch.float32,
+            compute=Compute.on(torch.device("cpu")),
             weights=NoWeights(),
         )
 

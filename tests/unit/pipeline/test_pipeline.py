@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.checkpoint import RandomWeights
+from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
 from worker.pipeline.errors import InvalidRender, RenderStopped
 from worker.pipeline.parallel import RankLayout
@@ -28,8 +29,7 @@ def pipeline() -> Pipeline:
     return Pipeline.create(
         preset("tiny"),
         layout=RankLayout.alone(),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        compute=Compute.on(torch.device("cpu")),
         weights=RandomWeights(0),
     )
 
