@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from worker.pipeline.checkpoint.fill import fill_from
+from worker.pipeline.checkpoint.fill import fill_from, put
 from worker.pipeline.checkpoint.readers import PickledTensors, SafetensorsFiles, TensorReader
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     reader: TensorReader = (
         SafetensorsFiles.from_index(path) if path.suffix == ".json" else PickledTensors(path, entry="generator")
     )
-    fill_from(module, reader, name_of=lambda key: key, device=torch.device("cpu"), dtype=torch.bfloat16)
+    fill_from(module, reader, name_of=lambda key: key, device=torch.device("cpu"), dtype=torch.bfloat16, place=put)
     assert all(float(layer.weight[0, 0]) == number for number, layer in enumerate(module))  # type: ignore[index]
     print(_bytes("VmHWM") - before)
 

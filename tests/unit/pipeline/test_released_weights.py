@@ -266,7 +266,7 @@ class _Counts:
     def __init__(self) -> None:
         self.asked: dict[Network, int] = {}
 
-    def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+    def fill(self, module: nn.Module, network: Network, **_: object) -> None:
         self.asked[network] = len(wanted_shapes(module))
 
     def tokenizer_directory(self) -> None:

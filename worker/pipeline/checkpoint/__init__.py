@@ -11,6 +11,7 @@ from worker.pipeline.checkpoint.errors import (
     CheckpointNotFound,
     CheckpointUnreadable,
 )
+from worker.pipeline.checkpoint.fill import Place, put
 from worker.pipeline.checkpoint.names import Network
 from worker.pipeline.checkpoint.released import DiTRelease, ReleasedWeights
 from worker.pipeline.checkpoint.source import GivenWeights, WeightSource
@@ -23,7 +24,9 @@ __all__ = [
     "DiTRelease",
     "GivenWeights",
     "Network",
+    "Place",
     "RandomWeights",
     "ReleasedWeights",
     "WeightSource",
+    "put",
 ]

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from worker.pipeline.checkpoint.fill import assert_filled, put, wanted_shapes
+from worker.pipeline.checkpoint.fill import Place, assert_filled, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network
 from worker.pipeline.checkpoint.readers import Shape
 
@@ -35,13 +35,15 @@ class RandomWeights:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+    def fill(
+        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+    ) -> None:
         """As `WeightSource.fill`; the numbers depend on seed, network and name only."""
         shapes = wanted_shapes(module)
         for name, shape in shapes.items():
             key = hashlib.sha256(f"{self._seed}/{network}/{name}".encode()).digest()
             spread = _spread(name, shape, shapes)
-            put(module, name, _draw(key, shape, spread, device=device, dtype=dtype))
+            place(module, name, _draw(key, shape, spread, device=device, dtype=dtype))
         assert_filled(module)
 
     def tokenizer_directory(self) -> Path | None:

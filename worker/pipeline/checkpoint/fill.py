@@ -17,17 +17,21 @@ from worker.pipeline.checkpoint.readers import Shape, TensorReader
 NameOf = Callable[[str], str | None]
 """From a key of a file to the module's own name; None for a key that is known and not used."""
 
+Place = Callable[[nn.Module, str, Tensor], None]
+"""Takes the tensor that has arrived for `name` of the module. What it keeps of it, and in which form, is its own
+affair, but when all have arrived nothing of the module may be left on the meta device."""
+
 
 def fill_from(
-    module: nn.Module, reader: TensorReader, *, name_of: NameOf, device: torch.device, dtype: torch.dtype
+    module: nn.Module, reader: TensorReader, *, name_of: NameOf, device: torch.device, dtype: torch.dtype, place: Place
 ) -> None:
-    """Every parameter and kept buffer of `module` from the reader, on `device`, floating numbers as `dtype`.
+    """Every parameter and kept buffer of `module` from the reader to `place`, on `device`, floating numbers as `dtype`.
 
     Raises `CheckpointMismatch` before anything is read when keys are missing, unexpected or misshapen.
     """
     own_names = match_names(wanted_shapes(module), reader, name_of=name_of)
     for key, tensor in reader.read(own_names, device=device):
-        put(module, own_names[key], tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        place(module, own_names[key], tensor.to(dtype) if tensor.is_floating_point() else tensor)
     assert_filled(module)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from worker.pipeline.checkpoint.errors import CheckpointNotFound
-from worker.pipeline.checkpoint.fill import fill_from, match_names, wanted_shapes
+from worker.pipeline.checkpoint.fill import Place, fill_from, match_names, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
 from worker.pipeline.checkpoint.readers import PickledTensors, SafetensorsFiles, TensorReader
 from worker.pipeline.published import REALVIDEO, S2V, T2V, T2V_DIFFUSERS, WAV2VEC2
@@ -37,7 +37,7 @@ class DiTRelease(StrEnum):
 
 
 @dataclass(frozen=True)
-class _Place:
+class _File:
     path: str
     open: Callable[[Path], TensorReader]
 
@@ -51,11 +51,13 @@ class ReleasedWeights:
         self._directory = directory
         self._dit = dit
 
-    def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+    def fill(
+        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+    ) -> None:
         """As `WeightSource.fill`, from the first file there that holds the network. Raises `CheckpointError`."""
         reader = self.reader(network)
         name_of = released_names(network, wanted_shapes(module))
-        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype)
+        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place)
 
     def check(self, module: nn.Module, network: Network) -> None:
         """Compares keys and shapes of the files with those of a module; reads no numbers. Raises `CheckpointError`."""
@@ -64,12 +66,12 @@ class ReleasedWeights:
 
     def reader(self, network: Network) -> TensorReader:
         """The first file there that holds the network. Raises `CheckpointNotFound`, `CheckpointUnreadable`."""
-        places = _places(network, dit=self._dit)
-        for place in places:
-            path = self._directory / place.path
+        files = _files(network, dit=self._dit)
+        for file in files:
+            path = self._directory / file.path
             if path.is_file():
-                return place.open(path)
-        raise CheckpointNotFound(f"weights of the {network}", places=[self._directory / place.path for place in places])
+                return file.open(path)
+        raise CheckpointNotFound(f"weights of the {network}", places=[self._directory / file.path for file in files])
 
     def tokenizer_directory(self) -> Path:
         """The folder of `google/umt5-xxl`, wherever the published files have it. Raises `CheckpointNotFound`."""
@@ -84,7 +86,7 @@ class ReleasedWeights:
         raise CheckpointNotFound("the tokenizer of the text encoder", places=folders)
 
 
-def _places(network: Network, *, dit: DiTRelease) -> list[_Place]:
+def _files(network: Network, *, dit: DiTRelease) -> list[_File]:
     """Converted files first: they open faster and need no unpickling."""
     if network is Network.DIT and dit is DiTRelease.S2V_BASE:
         return _safetensors(f"{S2V}/diffusion_pytorch_model")
@@ -110,14 +112,14 @@ def _places(network: Network, *, dit: DiTRelease) -> list[_Place]:
     ]
 
 
-def _pickle(path: str, *, entry: str | None = None) -> list[_Place]:
+def _pickle(path: str, *, entry: str | None = None) -> list[_File]:
     """The pickle, or before it what `realvideo weights convert` made of it."""
     stem = path.rpartition(".")[0]
-    return [*_safetensors(stem), _Place(path, lambda file: PickledTensors(file, entry=entry))]
+    return [*_safetensors(stem), _File(path, lambda file: PickledTensors(file, entry=entry))]
 
 
-def _safetensors(stem: str) -> list[_Place]:
+def _safetensors(stem: str) -> list[_File]:
     return [
-        _Place(f"{stem}{INDEX_SUFFIX}", SafetensorsFiles.from_index),
-        _Place(f"{stem}.safetensors", lambda file: SafetensorsFiles([file], origin=str(file))),
+        _File(f"{stem}{INDEX_SUFFIX}", SafetensorsFiles.from_index),
+        _File(f"{stem}.safetensors", lambda file: SafetensorsFiles([file], origin=str(file))),
     ]

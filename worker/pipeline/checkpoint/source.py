@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from worker.pipeline.checkpoint.fill import fill_from, wanted_shapes
+from worker.pipeline.checkpoint.fill import Place, fill_from, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
 from worker.pipeline.checkpoint.readers import GivenTensors
 
@@ -20,11 +20,14 @@ from worker.pipeline.checkpoint.readers import GivenTensors
 class WeightSource(Protocol):
     """Fills networks that were built on the meta device."""
 
-    def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+    def fill(
+        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+    ) -> None:
         """Gives every parameter and kept buffer of `module` its numbers, on `device`, without gradients.
 
-        Floating numbers become `dtype`. Raises `CheckpointError` and leaves the module alone when the weights are
-        absent, broken, or do not fit.
+        Floating numbers become `dtype`. Each tensor goes to `place` as it arrives, one after the other, which makes
+        it a parameter unless told otherwise: a caller that keeps it in another form never has all of them in this one.
+        Raises `CheckpointError` and leaves the module alone when the weights are absent, broken, or do not fit.
         """
         ...
 
@@ -42,11 +45,13 @@ class GivenWeights:
     def __init__(self, tensors: Mapping[Network, Mapping[str, Tensor]]) -> None:
         self._tensors = tensors
 
-    def fill(self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype) -> None:
+    def fill(
+        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+    ) -> None:
         """As `WeightSource.fill`."""
         reader = GivenTensors(self._tensors[network], origin=f"the given weights of the {network}")
         name_of = released_names(network, wanted_shapes(module))
-        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype)
+        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place)
 
     def tokenizer_directory(self) -> Path | None:
         """None: there are no files."""
