@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from worker.pipeline.dit.self_attend import (
     FASTEST_FIRST,
@@ -80,7 +81,12 @@ def test_torch_attention_is_the_softmax_of_the_scaled_products(
     expected = _softmax_attention(q_ShK, k_GhK, v_GhK)
     assert (o_ShK.double() - expected).norm() < limit * expected.norm()
     assert o_ShK.dtype is dtype
-    assert o_ShK.is_contiguous()
+
+
+@pytest.mark.parametrize("backend", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
+def test_rows_come_out_contiguous_whichever_kernel_torch_picks(backend: SDPBackend) -> None:
+    with sdpa_kernel(backend):
+        assert TorchAttention()(*_inputs(torch.float32)).is_contiguous()
 
 
 def test_cudnn_is_asked_first_and_the_order_of_others_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
