@@ -22,6 +22,7 @@ from worker.pipeline.compute import Compute
 from worker.pipeline.conditioning import block_count
 from worker.pipeline.config import PipelineConfig
 from worker.pipeline.dit.kernels import exact_dtype
+from worker.pipeline.dit_clock import DiTClock, WallDiTClock
 from worker.pipeline.dit_share import DiTShare
 from worker.pipeline.errors import PeerLost, RenderStopped
 from worker.pipeline.exchange import AHEAD, DiTLink, EncoderLink, PacketShapes, Word, connect_all_ranks
@@ -30,7 +31,8 @@ from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import RenderInputs, RenderSettings
 
 if TYPE_CHECKING:
-    from worker.pipeline.encoders import Encoders, FrameDecoder
+    from worker.pipeline.encoders import Encoded, Encoders, FrameDecoder
+    from worker.pipeline.encoding_ahead import EncodingAhead
 
 __all__ = ["Pipeline", "RenderInputs", "RenderSettings", "RenderedBlock"]
 
@@ -57,15 +59,18 @@ class Pipeline:
         dtype: torch.dtype,
         all_ranks: dist.ProcessGroup | None,
         encoders: Encoders | None,
+        ahead: EncodingAhead | None,
         dit: DiTShare | None,
     ) -> None:
-        """`all_ranks` is None on a rank alone; `encoders` and `dit` where the layout puts them elsewhere."""
+        """`all_ranks` is None on a rank alone; `encoders`, `ahead` and `dit` where the layout puts them elsewhere."""
         self.config = config
         self._layout = layout
         self._packet_dtype = exact_dtype(dtype)
         self._all_ranks = all_ranks
         self._encoders = encoders
+        self._ahead = ahead
         self._dit = dit
+        self.clock: DiTClock = WallDiTClock()
 
     @classmethod
     def create(
@@ -83,24 +88,36 @@ class Pipeline:
         check_heads(config.dit, parts=layout.dit_size)
         all_ranks = connect_all_ranks(layout)
         sequence = connect_dit_ranks(layout, device=compute.device)
-        encoders = dit = None
+        encoders = ahead = dit = None
         if layout.holds_encoders:
             from worker.pipeline.encoders import Encoders  # their libraries take seconds to import
+            from worker.pipeline.encoding_ahead import EncodingAhead
 
             encoders = Encoders.load(config, compute=compute, weights=weights)
+            ahead = EncodingAhead(encoders, device=compute.device)
         if sequence is not None:
             dit = DiTShare.load(config.dit, sequence=sequence, layout=layout, compute=compute, weights=weights)
-        return cls(config, layout=layout, dtype=compute.dtype, all_ranks=all_ranks, encoders=encoders, dit=dit)
+        return cls(
+            config, layout=layout, dtype=compute.dtype, all_ranks=all_ranks, encoders=encoders, ahead=ahead, dit=dit
+        )
+
+    def prepare(self, settings: RenderSettings, inputs: RenderInputs) -> Encoded:
+        """Rank 0, from any thread and while another video is drawn: encode what `render` will be given.
+
+        Raises `InvalidRender` and whatever goes wrong with the inputs.
+        """
+        assert self._ahead is not None, "rank 0 holds the encoders"
+        return self._ahead.encode(settings, inputs)
 
     def render(
-        self, settings: RenderSettings, *, inputs: RenderInputs | None, should_stop: ShouldStop
+        self, settings: RenderSettings, *, inputs: RenderInputs | Encoded | None, should_stop: ShouldStop
     ) -> Generator[RenderedBlock, None, None]:
         """Make `settings.frames` frames. Every rank iterates; frames come out of rank 0 only.
 
-        `inputs` is given on rank 0 and None elsewhere. `should_stop` is asked on rank 0 before it gives word for each
-        block; in a group that is two blocks ahead, so the last two are finished whatever it says. Rank 0 may leave
-        early by closing the generator (`contextlib.closing`); the other ranks then end with `RenderAborted`, or, when
-        all their blocks were under way, in the usual manner.
+        `inputs` is given on rank 0, as they are or as `prepare` made them, and None elsewhere. `should_stop` is asked
+        on rank 0 before it gives word for each block; in a group that is two blocks ahead, so the last two are finished
+        whatever it says. Rank 0 may leave early by closing the generator (`contextlib.closing`); the other ranks then
+        end with `RenderAborted`, or, when all their blocks were under way, in the usual manner.
 
         Raises `ImpossibleLayout` on all ranks, before anything else, for a picture that does not cut into so many
         parts; `RenderStopped` on all ranks at the same block border; on rank 0 `InvalidRender` and whatever goes wrong
@@ -128,31 +145,37 @@ class Pipeline:
             self._encoder_link(self._all_ranks, settings).give_up(Word.ABORT)
 
     def _render_alone(
-        self, settings: RenderSettings, inputs: RenderInputs | None, should_stop: ShouldStop
+        self, settings: RenderSettings, inputs: RenderInputs | Encoded | None, should_stop: ShouldStop
     ) -> Generator[RenderedBlock, None, None]:
         assert self._encoders is not None, "a rank alone holds the encoders"
         assert self._dit is not None, "a rank alone holds the DiT"
         total = block_count(self.config.dit, settings.frames)
-        encoded = self._encoders.encode(settings, inputs)
+        encoded = self._encoded(self._encoders, settings, inputs)
         decoder = self._encoders.decoder(settings)
-        session = self._dit.begin(settings, encoded.beginning)
+        with self.clock.denoising():
+            session = self._dit.begin(settings, encoded.beginning)
         for block in range(total):
             if should_stop():
                 raise RenderStopped(block=block)
-            latents = session.make(block, window=next(encoded.windows))
-            yield self._rendered(block, total, decoder, latents)
+            with self.clock.sharing():
+                window = next(encoded.windows)
+            with self.clock.denoising():
+                latents = session.make(block, window=window)
+            with self.clock.sharing():
+                rendered = self._rendered(block, total, decoder, latents)
+            yield rendered
 
     def _render_as_encoder(
         self,
         settings: RenderSettings,
-        inputs: RenderInputs | None,
+        inputs: RenderInputs | Encoded | None,
         should_stop: ShouldStop,
         link: EncoderLink,
     ) -> Generator[RenderedBlock, None, None]:
         assert self._encoders is not None, "rank 0 holds the encoders"
         total = block_count(self.config.dit, settings.frames)
         try:
-            encoded = self._encoders.encode(settings, inputs)
+            encoded = self._encoded(self._encoders, settings, inputs)
             decoder = self._encoders.decoder(settings)
             link.begin(encoded.beginning)
             for block in range(min(AHEAD, total)):
@@ -174,9 +197,14 @@ class Pipeline:
 
     def _render_as_dit(self, settings: RenderSettings, link: DiTLink) -> Generator[RenderedBlock, None, None]:
         assert self._dit is not None, "ranks from 1 on hold the DiT"
-        session = self._dit.begin(settings, link.beginning())
+        beginning = link.beginning()
+        with self.clock.denoising():
+            session = self._dit.begin(settings, beginning)
         for block in range(block_count(self.config.dit, settings.frames)):
-            link.send_latents(session.make(block, window=link.window(block)))
+            window = link.window(block)
+            with self.clock.denoising():
+                latents = session.make(block, window=window).cpu()
+            link.send_latents(latents)
         link.finish()
         yield from ()
 
@@ -192,6 +220,10 @@ class Pipeline:
     def _strips(self, settings: RenderSettings) -> tuple[Strip, ...]:
         """Raises `ImpossibleLayout`."""
         return cut(self.config.dit, height=settings.height, width=settings.width, parts=self._layout.dit_size)
+
+    @staticmethod
+    def _encoded(encoders: Encoders, settings: RenderSettings, inputs: RenderInputs | Encoded | None) -> Encoded:
+        return encoders.encode(settings, inputs) if inputs is None or isinstance(inputs, RenderInputs) else inputs
 
     @staticmethod
     def _give_word(block: int, should_stop: ShouldStop, link: EncoderLink, windows: Iterator[torch.Tensor]) -> None:
