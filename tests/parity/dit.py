@@ -28,6 +28,7 @@ from worker.pipeline.config import FRAMES_PER_LATENT, DiTConfig
 from worker.pipeline.denoiser import Denoiser, read_times, whole_picture
 from worker.pipeline.dit.audio_net import ROWS_BEFORE, rows_for
 from worker.pipeline.dit.dit import DiT
+from worker.pipeline.dit.kernels import Rows
 from worker.pipeline.parallel import SequenceParallel
 from worker.pipeline.schedule import DenoisingStep, denoising_steps
 
@@ -205,7 +206,7 @@ class _Watch:
 
     def __init__(self, dit: DiT) -> None:
         self._seen: dict[str, _Seen] = {}
-        modules: dict[str, nn.Module] = {"head": dit.head}
+        modules: dict[str, nn.Module] = {}
         for number, block in enumerate(dit.blocks):
             modules[f"block{number}"] = block
         modules |= {
@@ -217,7 +218,19 @@ class _Watch:
         for name, module in modules.items():
             seen = self._seen[name] = _Seen()
             module.register_forward_hook(_recorder(seen))
-        self._dit = dit
+        self._watch_head(dit)
+
+    def _watch_head(self, dit: DiT) -> None:
+        """Our head takes rows that are normed already, the reference's the residual stream before."""
+        head, stream = self._seen.setdefault("head", _Seen()), _Seen()
+        for module in (*dit.blocks, dit.audio_injector):
+            module.register_forward_hook(_recorder(stream))
+
+        def record(_module: nn.Module, _inputs: tuple[Rows], output: Tensor) -> None:
+            head.inputs.append(stream.outputs[-1])
+            head.outputs.append(output)
+
+        dit.head.register_forward_hook(record)
 
     def forget(self) -> None:
         for seen in self._seen.values():
@@ -248,10 +261,17 @@ class _Watch:
 
 def _recorder(seen: _Seen) -> Any:
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.inputs.append(inputs[0])
-        seen.outputs.append(output)
+        seen.inputs.append(_numbers(inputs[0]))
+        seen.outputs.append(_numbers(output))
 
     return record
+
+
+def _numbers(value: Tensor | Rows | tuple[Tensor, Rows]) -> Tensor:
+    """Of what passes between modules: the rows themselves, or the residual stream beside them."""
+    if isinstance(value, Rows):
+        return value.values
+    return value[0] if isinstance(value, tuple) else value
 
 
 def _as_tokens(latents: Tensor) -> Tensor:

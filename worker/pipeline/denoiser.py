@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from worker.pipeline.dit.attention import Call, TextKeys
+from worker.pipeline.dit.attention import Call
 from worker.pipeline.dit.dit import Conditions, DiT, TimeCondition
-from worker.pipeline.dit.kernels import Kernels, exact_dtype
+from worker.pipeline.dit.kernels import CrossKeys, exact_dtype
 from worker.pipeline.dit.kv_cache import KVCache, Slots
 from worker.pipeline.dit.rope import Rope, Turn
 from worker.pipeline.parallel import SequenceParallel, Strip
@@ -48,7 +48,6 @@ class Denoiser:
         self._dit = dit
         self._times = times
         self._sequence = sequence
-        self._kernels = Kernels()
         self._rope = Rope(config, grid, device=device, dtype=exact_dtype(dit.dtype))
         self.cache = KVCache(
             config,
@@ -58,7 +57,7 @@ class Denoiser:
             device=device,
             dtype=dit.dtype,
         )
-        self._text: tuple[TextKeys, ...] = ()
+        self._text: tuple[CrossKeys, ...] = ()
 
     def start(self, reference: Tensor, *, prompt: Tensor, prompt_rows: int) -> None:
         """Begin a session: keys of the reference frame [c, 1, h, w] under a prompt; blocks count from 0 again."""
@@ -97,7 +96,7 @@ class Denoiser:
         self._dit.write_context(latents, conditions=conditions, time=self._times[CLEAN], call=call)
 
     def _begin(self, block: int, window: Tensor) -> tuple[Conditions, Call]:
-        self.cache.turn_sink(block, rope=self._rope, kernels=self._kernels)
+        self.cache.turn_sink(block, rope=self._rope, kernels=self._dit.kernels)
         conditions = Conditions(text=self._text, audio=self._dit.read_audio(window))
         return conditions, self._call(self.cache.block_slots(block), self._rope.block(block))
 

@@ -18,7 +18,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from einops import rearrange
 from torch import Tensor
 
 from worker.pipeline.config import PIXELS_PER_LATENT, DiTConfig
@@ -116,22 +115,47 @@ class SequenceParallel:
         self.size = size
         self._group = group
 
-    def gather_tokens(self, x_SHK: Tensor, *, out_GhK: Tensor) -> Tensor:
-        """Give away the heads of other ranks, get their tokens of mine; written to `out_GhK` and returned."""
+    def outgoing(self, gathered_GhK: Tensor) -> Tensor:
+        """Where to write what `exchange` is to gather there: for each rank its heads of my tokens, [P, S, h, K].
+
+        With one rank that is the same memory.
+        """
+        parts_PShK = self._parts(gathered_GhK)
+        return parts_PShK if self.size == 1 else torch.empty_like(parts_PShK)
+
+    def exchange(self, outgoing_PShK: Sequence[Tensor], gathered_GhK: Sequence[Tensor]) -> None:
+        """Give away the heads of other ranks, get their tokens of mine; all tensors travel together."""
         if self.size == 1:
-            return out_GhK.copy_(x_SHK)
-        sent = rearrange(x_SHK, "s (p h) k -> (p s) h k", p=self.size).contiguous()
-        dist.all_to_all_single(out_GhK, sent, group=self._group)
-        return out_GhK
+            return
+        assert self._group is not None, "several ranks have a group"
+        me = dist.get_rank(self._group)
+        others = [(part, dist.get_global_rank(self._group, part)) for part in range(self.size) if part != me]
+        travels = []
+        for sent_PShK, received_GhK in zip(outgoing_PShK, gathered_GhK, strict=True):
+            received_PShK = self._parts(received_GhK)
+            received_PShK[me].copy_(sent_PShK[me])
+            for part, rank in others:
+                travels.append(dist.P2POp(dist.isend, _as_bytes(sent_PShK[part]), rank, self._group))
+                travels.append(dist.P2POp(dist.irecv, _as_bytes(received_PShK[part]), rank, self._group))
+        for work in dist.batch_isend_irecv(travels):
+            work.wait()
 
     def gather_heads(self, x_GhK: Tensor) -> Tensor:
-        """The way back: all heads of my tokens, [S, H, K]."""
+        """The way back: every rank's heads of my tokens, [P, S, h, K]."""
+        sent_PShK = self._parts(x_GhK)
         if self.size == 1:
-            return x_GhK
-        sent = x_GhK.contiguous()
-        received = torch.empty_like(sent)
-        dist.all_to_all_single(received, sent, group=self._group)
-        return rearrange(received, "(p s) h k -> s (p h) k", p=self.size)
+            return sent_PShK
+        received_PShK = torch.empty_like(sent_PShK)
+        self.exchange([sent_PShK], [received_PShK.flatten(0, 1)])
+        return received_PShK
+
+    def _parts(self, x_GhK: Tensor) -> Tensor:
+        return x_GhK.view(self.size, -1, *x_GhK.shape[1:])
+
+
+def _as_bytes(x: Tensor) -> Tensor:
+    """8-bit floats as plain bytes, which every backend can carry."""
+    return x.view(torch.uint8) if x.element_size() == 1 else x
 
 
 def connect_dit_ranks(layout: RankLayout, *, device: torch.device) -> SequenceParallel | None:

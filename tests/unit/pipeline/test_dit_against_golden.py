@@ -73,11 +73,15 @@ def test_the_first_layer_computes_what_the_reference_computed(golden: dict[str, 
     seen: dict[str, Tensor] = {}
     for name in ("self_attn", "cross_attn", "ffn"):
         block.get_submodule(name).register_forward_hook(
-            lambda _module, given, made, name=name: seen.update({f"{name}.in": given[0], f"{name}.out": made})
+            lambda _module, given, made, name=name: seen.update({f"{name}.in": given[0].values, f"{name}.out": made})
         )
     x = layer.dit._embed(golden["in.ref_latents"][0], mask=REFERENCE_MASK)
     seen["in"] = x
-    seen["out"] = block(x, modulation=layer.modulation, text=layer.text[0], layer=0, call=layer.call)
+    norm = layer.modulation.attention.norm
+    rows = layer.dit.kernels.norm(x, norm)
+    seen["out"], _ = block(
+        x, rows, modulation=layer.modulation, text=layer.text[0], layer=0, call=layer.call, following=norm
+    )
     for name, made in seen.items():
         off = difference(name, made[None], golden[f"out.tap.prefill.block0.{name}"])
         assert off.relative <= FLOAT32_RELATIVE, off

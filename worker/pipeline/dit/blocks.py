@@ -1,7 +1,8 @@
 """One layer of the DiT, the audio injection behind some layers, and the head (specification, sections 4.4 to 4.6).
 
 Knows the order of the residuals. What does not change within a job or a block (modulation by time, keys of text and
-audio) is computed once and handed in.
+audio) is computed once and handed in. A branch takes the normed rows of the residual stream, and the addition behind it
+gives the rows of the next one; so every layer is told which norm follows it.
 
 Shapes: S tokens of this rank, F latent frames, D channels, A audio tokens of a frame.
 """
@@ -14,19 +15,18 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from worker.pipeline.config import DiTConfig
-from worker.pipeline.dit.attention import AudioAttention, AudioKeys, Call, SelfAttention, TextAttention, TextKeys
-from worker.pipeline.dit.kernels import Kernels, exact_dtype
+from worker.pipeline.dit.attention import Call, CrossAttention, SelfAttention
+from worker.pipeline.dit.kernels import CrossKeys, Kernels, RowNorm, Rows, exact_dtype
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """Shift and scale behind a norm, and the gate of the branch that follows, [D] each."""
+    """The norm in front of a branch under one timestep, and the gate [D] behind the branch."""
 
-    shift: Tensor
-    scale: Tensor
+    norm: RowNorm
     gate: Tensor
 
 
@@ -39,20 +39,11 @@ class BlockModulation:
 
 
 @dataclass(frozen=True)
-class HeadModulation:
-    """What a timestep does to the head, [D] each."""
-
-    shift: Tensor
-    scale: Tensor
-
-
-@dataclass(frozen=True)
 class AudioInjection:
-    """What a block's audio does behind one layer: shift and scale [F, 1, D] of the norm, keys and values."""
+    """What a block's audio does behind one layer: the norm of each latent frame's tokens, and what they attend to."""
 
-    shift: Tensor
-    scale: Tensor
-    keys: AudioKeys
+    norm: RowNorm
+    keys: CrossKeys
 
 
 class DiTBlock(nn.Module):
@@ -65,32 +56,43 @@ class DiTBlock(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(1, 6, config.dim))
         self.self_attn = SelfAttention(config, kernels)
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
-        self.cross_attn = TextAttention(config, kernels)
+        self.cross_attn = CrossAttention(config, kernels)
         self.ffn = FeedForward(config, kernels)
 
-    def forward(self, x_SD: Tensor, *, modulation: BlockModulation, text: TextKeys, layer: int, call: Call) -> Tensor:
-        """The residual stream [S, D] after this layer (section 4.4). Writes the layer's keys into the cache."""
-        ops = self.kernels
-        y_SD = self.self_attn(self._before_attention(x_SD, modulation), layer=layer, call=call)
-        x_SD = ops.add_gated(x_SD, y_SD, modulation.attention.gate)
-        x_SD = ops.add(x_SD, self.cross_attn(ops.norm_affine(x_SD, self.norm3), text))
-        branch = modulation.feed_forward
-        h_SD = ops.norm_modulate(x_SD, shift=branch.shift, scale=branch.scale, eps=self.eps)
-        return ops.add_gated(x_SD, self.ffn(h_SD), branch.gate)
+    def forward(
+        self,
+        x_SD: Tensor,
+        rows: Rows,
+        *,
+        modulation: BlockModulation,
+        text: CrossKeys,
+        layer: int,
+        call: Call,
+        following: RowNorm,
+    ) -> tuple[Tensor, Rows]:
+        """The residual stream [S, D] after this layer (section 4.4) and its rows under the norm that follows.
 
-    def write_keys(self, x_SD: Tensor, *, modulation: BlockModulation, layer: int, call: Call) -> None:
-        """Only what later calls read of this layer: its keys and values."""
-        self.self_attn.write(self._before_attention(x_SD, modulation), layer=layer, call=call)
+        `rows` are those of x under the norm of this layer's modulation. Writes the layer's keys into the cache.
+        """
+        ops = self.kernels
+        y_SD = self.self_attn(rows, layer=layer, call=call)
+        x_SD, rows = ops.add_norm(x_SD, y_SD, self._text_norm(), gate_D=modulation.attention.gate)
+        y_SD = self.cross_attn(rows, text)
+        x_SD, rows = ops.add_norm(x_SD, y_SD, modulation.feed_forward.norm)
+        y_SD = self.ffn(rows)
+        return ops.add_norm(x_SD, y_SD, following, gate_D=modulation.feed_forward.gate)
 
     def modulate(self, e0_6D: Tensor) -> BlockModulation:
         """The layer's own offsets plus those of the timestep, in at least float32."""
         exact = exact_dtype(e0_6D.dtype)
         parts = (self.modulation[0].to(exact) + e0_6D.to(exact)).unbind(0)
-        return BlockModulation(attention=Modulation(*parts[:3]), feed_forward=Modulation(*parts[3:]))
+        return BlockModulation(attention=self._branch(*parts[:3]), feed_forward=self._branch(*parts[3:]))
 
-    def _before_attention(self, x_SD: Tensor, modulation: BlockModulation) -> Tensor:
-        branch = modulation.attention
-        return self.kernels.norm_modulate(x_SD, shift=branch.shift, scale=branch.scale, eps=self.eps)
+    def _branch(self, shift_D: Tensor, scale_D: Tensor, gate_D: Tensor) -> Modulation:
+        return Modulation(norm=RowNorm(1 + scale_D, shift_D, self.eps), gate=gate_D)
+
+    def _text_norm(self) -> RowNorm:
+        return RowNorm(self.norm3.weight, self.norm3.bias, self.norm3.eps)
 
 
 class FeedForward(nn.Sequential):
@@ -101,10 +103,10 @@ class FeedForward(nn.Sequential):
         super().__init__(up, nn.GELU(approximate="tanh"), down)
         self.kernels = kernels
 
-    def forward(self, x_SD: Tensor) -> Tensor:
-        """[S, D] to [S, D]."""
+    def forward(self, rows: Rows) -> Tensor:
+        """Rows to [S, D]."""
         up, _, down = self
-        return self.kernels.feed_forward(x_SD, cast(nn.Linear, up), cast(nn.Linear, down))
+        return self.kernels.feed_forward(rows, cast(nn.Linear, up), cast(nn.Linear, down))
 
 
 class AdaIN(nn.Module):
@@ -123,57 +125,49 @@ class AudioInjector(nn.Module):
         self.eps = config.adain_eps
         self.kernels = kernels
         count = len(config.audio_inject_layers)
-        self.injector = nn.ModuleList(AudioAttention(config, kernels) for _ in range(count))
+        self.injector = nn.ModuleList(CrossAttention(config, kernels) for _ in range(count))
         self.injector_adain_layers = nn.ModuleList(AdaIN(config) for _ in range(count))
 
-    def forward(self, x_SD: Tensor, *, number: int, audio: AudioInjection) -> Tensor:
-        """Injection `number` on the residual stream. The residual goes on the tokens before the norm."""
-        frames = audio.shift.shape[0]
-        h_FSD = self.normed(x_SD.view(frames, -1, x_SD.shape[-1]), audio)
-        y_FSD: Tensor = self.injector[number](h_FSD, audio.keys)
-        return self.kernels.add(x_SD, y_FSD.flatten(0, 1))
+    def forward(
+        self, x_SD: Tensor, rows: Rows, *, number: int, audio: AudioInjection, following: RowNorm
+    ) -> tuple[Tensor, Rows]:
+        """Injection `number`: the residual stream after it, and its rows under the norm that follows.
 
-    def normed(self, x_FSD: Tensor, audio: AudioInjection) -> Tensor:
-        """The norm of every latent frame's tokens under the shift and scale of its sound."""
-        return self.kernels.norm_modulate(x_FSD, shift=audio.shift, scale=audio.scale, eps=self.eps)
+        `rows` are those of x under the norm of the injection; the residual goes on the tokens before it.
+        """
+        return self.kernels.add_norm(x_SD, self.injector[number](rows, audio.keys), following)
 
     def read(self, global_FD: Tensor, tokens_FAD: Tensor) -> tuple[AudioInjection, ...]:
         """What every injection needs of a block's audio (specification, shortcut 5)."""
         injections = []
         adains, attentions = (
             cast(Iterable[AdaIN], self.injector_adain_layers),
-            cast(Iterable[AudioAttention], self.injector),
+            cast(Iterable[CrossAttention], self.injector),
         )
         for adain, attention in zip(adains, attentions, strict=True):
-            shift_FD, scale_FD = self.kernels.linear(silu(global_FD), adain.linear).chunk(2, dim=-1)
+            shift_FD, scale_FD = self.kernels.linear(Rows(silu(global_FD)), adain.linear).chunk(2, dim=-1)
             exact = exact_dtype(shift_FD.dtype)
-            injections.append(
-                AudioInjection(
-                    shift=shift_FD[:, None].to(exact),
-                    scale=scale_FD[:, None].to(exact),
-                    keys=attention.read(tokens_FAD),
-                )
-            )
+            norm = RowNorm(1 + scale_FD.to(exact), shift_FD.to(exact), self.eps)
+            injections.append(AudioInjection(norm=norm, keys=attention.read(tokens_FAD)))
         return tuple(injections)
 
 
 class Head(nn.Module):
     """From tokens to the 2 x 2 latent cells of each."""
 
-    def __init__(self, config: DiTConfig, kernels: Kernels) -> None:
+    def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.eps = config.eps
-        self.kernels = kernels
         _, p, q = config.patch
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
         self.head = nn.Linear(config.dim, p * q * config.out_dim)
 
-    def forward(self, x_SD: Tensor, modulation: HeadModulation) -> Tensor:
-        """[S, D] to [S, 64]."""
-        h_SD = self.kernels.norm_modulate(x_SD, shift=modulation.shift, scale=modulation.scale, eps=self.eps)
-        return self.kernels.linear(h_SD, self.head)
+    def forward(self, rows: Rows) -> Tensor:
+        """Rows under the norm of `modulate` to [S, 64]."""
+        return linear(rows.values, self.head.weight, self.head.bias)
 
-    def modulate(self, e_D: Tensor) -> HeadModulation:
+    def modulate(self, e_D: Tensor) -> RowNorm:
         """From e itself, not from its projection."""
         exact = exact_dtype(e_D.dtype)
-        return HeadModulation(*(self.modulation[0].to(exact) + e_D.to(exact)).unbind(0))
+        shift_D, scale_D = (self.modulation[0].to(exact) + e_D.to(exact)).unbind(0)
+        return RowNorm(1 + scale_D, shift_D, self.eps, keeps_dtype=True)

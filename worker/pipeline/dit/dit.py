@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from worker.pipeline.config import DiTConfig
-from worker.pipeline.dit.attention import Call, TextKeys
+from worker.pipeline.dit.attention import Call
 from worker.pipeline.dit.audio_net import CausalAudioEncoder
 from worker.pipeline.dit.blocks import (
     AudioInjection,
@@ -26,9 +26,8 @@ from worker.pipeline.dit.blocks import (
     BlockModulation,
     DiTBlock,
     Head,
-    HeadModulation,
 )
-from worker.pipeline.dit.kernels import Kernels
+from worker.pipeline.dit.kernels import CrossKeys, Kernels, RowNorm, Rows
 
 VIDEO_MASK, REFERENCE_MASK = 0, 1
 """Rows of the mask embedding; row 2 is for motion frames, which this path has not."""
@@ -39,14 +38,14 @@ class TimeCondition:
     """What one timestep does to every layer and to the head."""
 
     layers: tuple[BlockModulation, ...]
-    head: HeadModulation
+    head: RowNorm
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a block is made under: text keys of every layer, and the audio of every injection."""
 
-    text: tuple[TextKeys, ...]
+    text: tuple[CrossKeys, ...]
     audio: tuple[AudioInjection, ...]
 
 
@@ -55,7 +54,7 @@ class DiT(nn.Module):
 
     def __init__(self, config: DiTConfig, kernels: Kernels | None = None) -> None:
         super().__init__()
-        kernels = kernels or Kernels()
+        self.kernels = kernels = kernels or Kernels()
         dim = config.dim
         self.config = config
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=config.patch, stride=config.patch)
@@ -65,7 +64,7 @@ class DiT(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(DiTBlock(config, kernels) for _ in range(config.num_layers))
-        self.head = Head(config, kernels)
+        self.head = Head(config)
         self.casual_audio_encoder = CausalAudioEncoder(config)  # the spelling of the released keys
         self.audio_injector = AudioInjector(config, kernels)
         self.trainable_cond_mask = _MaskEmbedding(dim)
@@ -83,15 +82,15 @@ class DiT(nn.Module):
         """The conditions of every timestep that will occur; constants of the checkpoint (shortcut 2)."""
         return {t: self._read_time(t) for t in timesteps}
 
-    def read_text(self, prompt_TC: Tensor, *, prompt_rows: int) -> tuple[TextKeys, ...]:
+    def read_text(self, prompt_TC: Tensor, *, prompt_rows: int) -> tuple[CrossKeys, ...]:
         """Text keys of every layer from the text encoder's [text_len, text_dim], zero beyond `prompt_rows`.
 
         All padding rows give the same key, so one is kept and counted (shortcut 3).
         """
         padding = prompt_TC.shape[0] - prompt_rows
         rows = min(prompt_rows + 1, prompt_TC.shape[0])
-        context_TD = self.text_embedding(prompt_TC[:rows].to(self.dtype))
-        return tuple(block.cross_attn.read(context_TD, padding=padding) for block in self._layers())
+        context_1TD = self.text_embedding(prompt_TC[:rows].to(self.dtype))[None]
+        return tuple(block.cross_attn.read(context_1TD, last_counts=max(1, padding)) for block in self._layers())
 
     def read_audio(self, window_NAR: Tensor) -> tuple[AudioInjection, ...]:
         """The audio of one block from its window of rows, [states, width, 4 * frames + 5] (shortcuts 1 and 5)."""
@@ -101,7 +100,7 @@ class DiT(nn.Module):
     # What is computed over and over
 
     def write_reference(
-        self, latents_cfhw: Tensor, *, text: tuple[TextKeys, ...], time: TimeCondition, call: Call
+        self, latents_cfhw: Tensor, *, text: tuple[CrossKeys, ...], time: TimeCondition, call: Call
     ) -> None:
         """Prefill: keys and values of the reference frame, at t = 0 and without audio."""
         x_SD = self._embed(latents_cfhw, mask=REFERENCE_MASK)
@@ -115,11 +114,10 @@ class DiT(nn.Module):
     def flow(self, latents_cfhw: Tensor, *, conditions: Conditions, time: TimeCondition, call: Call) -> Tensor:
         """The flow of a block's noisy latents [c, f, h, w], in the same shape. Writes the block's keys on the way."""
         x_SD = self._embed(latents_cfhw, mask=VIDEO_MASK)
-        for layer in range(len(self.blocks)):
-            x_SD = self._layer(x_SD, layer, conditions=conditions, time=time, call=call)
+        rows = self._through_layers(x_SD, len(self.blocks), conditions=conditions, time=time, call=call)
         _, p, q = self.config.patch
         flow: Tensor = rearrange(
-            self.head(x_SD, time.head),
+            self.head(rows),
             "(f h w) (p q c) -> c f (h p) (w q)",
             f=latents_cfhw.shape[1],
             h=latents_cfhw.shape[2] // p,
@@ -131,22 +129,33 @@ class DiT(nn.Module):
     def _write_keys(self, x_SD: Tensor, *, conditions: Conditions, time: TimeCondition, call: Call) -> None:
         """All layers, but of the last one only what is read later (shortcut 4)."""
         last = len(self.blocks) - 1
-        for layer in range(last):
-            x_SD = self._layer(x_SD, layer, conditions=conditions, time=time, call=call)
-        self._layers()[last].write_keys(x_SD, modulation=time.layers[last], layer=last, call=call)
+        rows = self._through_layers(x_SD, last, conditions=conditions, time=time, call=call)
+        self._layers()[last].self_attn.write(rows, layer=last, call=call)
 
-    def _layer(self, x_SD: Tensor, layer: int, *, conditions: Conditions, time: TimeCondition, call: Call) -> Tensor:
-        x_SD = self._layers()[layer](
-            x_SD, modulation=time.layers[layer], text=conditions.text[layer], layer=layer, call=call
-        )
-        number = self._injection_after.get(layer)
-        if number is None or not conditions.audio:
-            return x_SD
-        injected: Tensor = self.audio_injector(x_SD, number=number, audio=conditions.audio[number])
-        return injected
+    def _through_layers(
+        self, x_SD: Tensor, layers: int, *, conditions: Conditions, time: TimeCondition, call: Call
+    ) -> Rows:
+        """The first so many layers: the rows that the next one, or the head, takes."""
+        norms = (*(modulation.attention.norm for modulation in time.layers), time.head)
+        rows = self.kernels.norm(x_SD, norms[0])
+        for layer, block in enumerate(self._layers()[:layers]):
+            number = self._injection_after.get(layer)
+            audio = None if number is None or not conditions.audio else conditions.audio[number]
+            x_SD, rows = block(
+                x_SD,
+                rows,
+                modulation=time.layers[layer],
+                text=conditions.text[layer],
+                layer=layer,
+                call=call,
+                following=norms[layer + 1] if audio is None else audio.norm,
+            )
+            if audio is not None:
+                x_SD, rows = self.audio_injector(x_SD, rows, number=number, audio=audio, following=norms[layer + 1])
+        return rows
 
     def _layers(self) -> Sequence[DiTBlock]:
-        return cast(Sequence[DiTBlock], self.blocks)
+        return cast(Sequence[DiTBlock], tuple(self.blocks))
 
     def _embed(self, latents_cfhw: Tensor, *, mask: int) -> Tensor:
         """Patches to tokens in the order frame, row, column, with the mask embedding on each."""

@@ -82,6 +82,4 @@ class KVCache:
         self._turned = turns
 
     def _write_turned(self, keys_NLHK: torch.Tensor, turns: int, *, rope: Rope, kernels: Kernels) -> None:
-        turn = rope.time_shift(turns)
-        for written, still in zip(self.k_NGHK[:, : self._sink], keys_NLHK, strict=True):  # a layer at a time: memory
-            written.copy_(kernels.rotate(still, cos_SP=turn.cos, sin_SP=turn.sin))
+        kernels.turn_keys(keys_NLHK, rope.time_shift(turns), out_NLhK=self.k_NGHK[:, : self._sink])
