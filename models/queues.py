@@ -3,6 +3,7 @@
 A message is only a wake-up that carries an id. No correctness depends on its arriving, arriving once, or surviving.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Any
 
@@ -29,9 +30,9 @@ def render_queue(preset: str, priority: Priority) -> str:
     return f"render.{preset}.{priority}"
 
 
-def render_queues(preset: str) -> tuple[str, ...]:
-    """What a node of this preset consumes, in this order."""
-    return tuple(render_queue(preset, priority) for priority in Priority)
+def render_queues(preset: str, priorities: Collection[Priority] = tuple(Priority)) -> tuple[str, ...]:
+    """What a node of this preset consumes that serves these priorities, the most urgent first."""
+    return tuple(render_queue(preset, priority) for priority in Priority if priority in priorities)
 
 
 BROKER_SETTINGS: dict[str, Any] = {

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     register(app, desk)
     worker = app.Worker(
         hostname=f"render@{settings.node_name}",
-        queues=list(render_queues(settings.preset)),
+        queues=list(render_queues(settings.preset, settings.priorities)),
         pool="threads",
         concurrency=JOBS_IN_FLIGHT,
         without_gossip=True,

@@ -93,7 +93,7 @@ class NodeReport:
         now = {
             "state": state,
             "preset": self._settings.preset,
-            "ranks": self._settings.ranks,
+            "ranks": self._settings.ranks or 1,
             "devices": [
                 {
                     "name": device.name,

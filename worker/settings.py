@@ -1,4 +1,4 @@
-"""What an operator can set of a worker node: environment variables (`REALVIDEO_…`), read once at the entry point."""
+"""What an operator can set of a worker: environment variables (`REALVIDEO_…`), read once at the entry point."""
 
 import os
 import socket
@@ -6,21 +6,42 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from models.queues import Priority
 from models.settings import CommonSettings
 from worker.group.group import GroupSettings
+from worker.layout import LAYOUT_PATTERN
 from worker.pipeline.precision import MemoryUse, Precision
 
 
 class WorkerSettings(CommonSettings):
-    """One node: one group of ranks with one preset and one set of weights."""
+    """One machine's worker: one preset, one set of weights, and as many nodes as its layout has replicas."""
 
     preset: str = "tiny"
-    ranks: int = Field(default=1, ge=1, description="1: one rank does all; more: rank 0 encodes and decodes")
+    layout: str = Field(
+        default="auto",
+        pattern=LAYOUT_PATTERN,
+        description="how the GPUs are shared out: auto, throughput, latency, latency-shared, or RxK for R nodes of "
+        "K ranks each",
+    )
+    ranks: int | None = Field(default=None, ge=1, description="the same as the layout 1xRANKS")
+    gpus: tuple[int, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="which of the GPUs that can be seen; with RxK the GPU of each rank. Default: all",
+    )
+    priorities: tuple[Priority, ...] = Field(
+        default=tuple(Priority),
+        min_length=1,
+        description="which jobs are taken; with the high ones alone, `auto` is for latency",
+    )
     weights: Path | None = Field(default=None, description="directory of the released weights; none: drawn from a seed")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = Field(default=Precision.FULL, description="bf16, or fp8 or fp8-attention: faster on a GPU")
+    precision: Precision | None = Field(
+        default=None,
+        description="bf16, or fp8 or fp8-attention: faster on a GPU. Default: bf16, and fp8 where memory is low",
+    )
     memory: MemoryUse = Field(default=MemoryUse.AMPLE, description="low: fits a smaller GPU, and takes longer")
     threads_per_rank: int | None = Field(default=None, ge=1, description="default: the cores, shared by the ranks")
 
@@ -45,15 +66,24 @@ class WorkerSettings(CommonSettings):
         default=5, ge=0, description="within ten minutes; one more, and the node ends as unhealthy"
     )
 
+    @model_validator(mode="after")
+    def _one_layout(self) -> "WorkerSettings":
+        if self.ranks is not None and self.layout != "auto":
+            raise ValueError("set one of REALVIDEO_LAYOUT and REALVIDEO_RANKS")
+        return self
+
     def group_settings(self) -> GroupSettings:
+        """Of a node, which has its `ranks` and `gpus` by then."""
+        ranks = self.ranks or 1
         return GroupSettings(
             preset=self.preset,
-            ranks=self.ranks,
+            ranks=ranks,
+            gpus=self.gpus or (),
             weights=self.weights,
             device=self.device,
             precision=self.precision,
             memory=self.memory,
-            threads_per_rank=self.threads_per_rank or max(1, (os.cpu_count() or 1) // self.ranks),
+            threads_per_rank=self.threads_per_rank or max(1, (os.cpu_count() or 1) // ranks),
             start_deadline_s=self.start_deadline_s,
             progress_deadline_s=self.progress_deadline_s,
         )

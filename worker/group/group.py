@@ -52,8 +52,11 @@ class GroupSettings:
     ranks: int = 1
     weights: Path | None = None
     device: str = "auto"
-    precision: Precision = Precision.FULL
+    precision: Precision | None = None
+    """None: the one that suits `memory`."""
     memory: MemoryUse = MemoryUse.AMPLE
+    gpus: tuple[int, ...] = ()
+    """The GPU of each rank; empty: left to `device`."""
     threads_per_rank: int = 1
     start_deadline_s: float = 900.0
     """Importing torch takes ten seconds, loading the large weights some minutes."""
@@ -179,6 +182,7 @@ class Group:
                 collective_timeout_s=settings.collective_timeout_s,
                 precision=settings.precision,
                 memory=settings.memory,
+                gpu=settings.gpus[rank] if settings.gpus else None,
             )
             self._ranks.append(RankProcess.start(launch, module=self._rank_module))
 

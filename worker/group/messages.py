@@ -26,8 +26,11 @@ class Launch:
     """`cpu`, `cuda`, or `auto`: CUDA where there is any."""
     threads: int
     collective_timeout_s: float
-    precision: Precision = Precision.FULL
+    precision: Precision | None = None
+    """None: the one that suits `memory` on the rank's device."""
     memory: MemoryUse = MemoryUse.AMPLE
+    gpu: int | None = None
+    """The rank's GPU as PyTorch counts them; None: on CUDA, that of the rank's own number."""
 
 
 @dataclass(frozen=True)

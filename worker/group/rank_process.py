@@ -58,6 +58,7 @@ def _environment(launch: Launch) -> dict[str, str]:
         "MKL_NUM_THREADS": threads,
         "GLOO_SOCKET_IFNAME": "lo",  # the ranks are on one host, whatever its name resolves to
         "NCCL_SOCKET_IFNAME": "lo",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # GPUs are counted as nvidia-smi does
         "NCCL_NVLS_ENABLE": "0",  # NVLink multicast is a resource of the whole host, and others may hold it
         "PYTHONUNBUFFERED": "1",
     }

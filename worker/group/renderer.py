@@ -286,14 +286,16 @@ def _typical_gap(drawn_at: Sequence[float], *, started: float) -> float:
 
 def _device(launch: Launch) -> torch.device:
     wants_cuda = launch.device == "cuda" or (launch.device == "auto" and torch.cuda.is_available())
-    if not wants_cuda:
+    if not wants_cuda and launch.gpu is None:
         return torch.device("cpu")
-    if launch.rank >= torch.cuda.device_count():
+    index = launch.rank if launch.gpu is None else launch.gpu
+    if index >= torch.cuda.device_count():
         raise GroupRefused(
             "too_few_devices",
-            f"{launch.world_size} ranks need {launch.world_size} GPUs; {torch.cuda.device_count()} can be seen",
+            f"rank {launch.rank} of {launch.world_size} is to run on GPU {index}, and PyTorch {torch.__version__} "
+            f"finds {torch.cuda.device_count()}",
         )
-    device = torch.device("cuda", launch.rank)
+    device = torch.device("cuda", index)
     torch.cuda.set_device(device)
     return device
 

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from worker.pipeline.errors import UnusablePrecision
-from worker.pipeline.precision import MemoryUse, Precision
-
-FP8_CAPABILITY = (8, 9)
-"""The first CUDA compute capability that multiplies 8-bit floats."""
+from worker.pipeline.precision import FP8_CAPABILITY, MemoryUse, Precision, multiplies_fp8, precision_for
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Compute:
     def __post_init__(self) -> None:
         if self.precision is Precision.FULL:
             return
-        if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) < FP8_CAPABILITY:
+        if not multiplies_fp8(_capability(self.device)):
             raise UnusablePrecision(
                 f"precision {self.precision} needs an NVIDIA GPU of compute capability "
                 f"{'.'.join(map(str, FP8_CAPABILITY))} or later; use {Precision.FULL}"
@@ -33,8 +30,13 @@ class Compute:
 
     @classmethod
     def on(
-        cls, device: torch.device, *, precision: Precision = Precision.FULL, memory: MemoryUse = MemoryUse.AMPLE
+        cls, device: torch.device, *, precision: Precision | None = None, memory: MemoryUse = MemoryUse.AMPLE
     ) -> Compute:
-        """With the dtype that is usual on this kind of device."""
+        """With the dtype that is usual on this kind of device; without a precision, the one that suits `memory`."""
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        return cls(device=device, dtype=dtype, precision=precision, memory=memory)
+        chosen = precision_for(precision, memory=memory, capability=_capability(device))
+        return cls(device=device, dtype=dtype, precision=chosen, memory=memory)
+
+
+def _capability(device: torch.device) -> tuple[int, int] | None:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
