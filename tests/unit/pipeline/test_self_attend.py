@@ -118,7 +118,7 @@ def test_flash_attention_3_is_used_on_hopper_where_it_is_installed(
     assert options == {"softmax_scale": 0.25, "causal": False}
 
 
-def test_flash_attention_3_of_early_2025_returns_its_sums_as_well() -> None:
+def test_an_earlier_flash_attention_3_returns_its_sums_as_well() -> None:
     q_ShK, k_GhK, v_GhK = _inputs(torch.float64)
     recorder = _Recorder()
     attend = FlashAttention3(lambda *tensors, **options: (recorder(*tensors, **options), torch.zeros(1)))

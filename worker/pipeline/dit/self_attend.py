@@ -76,7 +76,7 @@ class FlashAttention3:
     def __call__(self, q_ShK: Tensor, k_GhK: Tensor, v_GhK: Tensor) -> Tensor:
         scale = q_ShK.shape[-1] ** -0.5
         out = self._flash_attn_func(q_ShK[None], k_GhK[None], v_GhK[None], softmax_scale=scale, causal=False)
-        # until the middle of 2025 the function returned the sums of its softmax as well
+        # its earlier versions return the sums of their softmax as well
         o_1ShK: Tensor = out[0] if isinstance(out, tuple) else out
         return o_1ShK[0]
 
