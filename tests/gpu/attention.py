@@ -1,6 +1,6 @@
 """Each way of self-attention that this GPU has, held against float64 and timed: `python -m tests.gpu.attention`.
 
-At the sizes of the 14b preset, 480 x 640. Random queries and keys, but the last keys of the cache have large values: a
+At the sizes of the 14b preset, 480 x 640, and of the tiny one. Random queries and keys, but the last keys of the cache have large values: a
 kernel that loses the ragged end of the keys is far outside the limits.
 
 Shapes: S queries, G keys, h heads, K channels of a head.
@@ -21,7 +21,6 @@ from worker.pipeline.dit.self_attend import OrderedTorchAttention, SelfAttend, c
 from worker.pipeline.errors import UnusablePrecision
 from worker.pipeline.precision import Precision
 
-K = 128
 LIMITS = {torch.bfloat16: 1e-2, torch.float8_e4m3fn: 6e-2}
 """Relative L2 error of all rows together. The probabilities are rounded to the dtype of the values."""
 WORST_ROW = 3
@@ -36,10 +35,11 @@ class Case:
     queries: int
     keys: int
     heads: int
+    channels: int = 128
 
     @property
     def flop(self) -> int:
-        return 4 * self.queries * self.keys * self.heads * K
+        return 4 * self.queries * self.keys * self.heads * self.channels
 
 
 CASES = (
@@ -47,6 +47,7 @@ CASES = (
     Case("first block", 2400, 3600, 40),
     Case("reference", 1200, 1200, 40),
     Case("block, half the heads", 2400, 6000, 20),
+    Case("tiny preset", 300, 750, 2, channels=16),
 )
 
 
@@ -133,8 +134,8 @@ def _graph_faults(way: Way, case: Case, device: torch.device, *, eager: Tensor) 
 def _inputs(case: Case, dtype: torch.dtype, device: torch.device, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, and keys and values as slices of a cache of several layers with more slots than are read."""
     draw = torch.Generator(device).manual_seed(seed)
-    q_ShK = torch.randn(case.queries, case.heads, K, generator=draw, device=device).to(dtype)
-    cache_2NGhK = torch.randn(2, 2, case.keys + 100, case.heads, K, generator=draw, device=device)
+    q_ShK = torch.randn(case.queries, case.heads, case.channels, generator=draw, device=device).to(dtype)
+    cache_2NGhK = torch.randn(2, 2, case.keys + 100, case.heads, case.channels, generator=draw, device=device)
     cache_2NGhK[1, :, case.keys - HEAVY_KEYS : case.keys] *= HEAVY
     k_GhK, v_GhK = cache_2NGhK.to(dtype)[:, 1, : case.keys]
     return q_ShK, k_GhK, v_GhK
@@ -145,7 +146,7 @@ def _exact(q_ShK: Tensor, k_GhK: Tensor, v_GhK: Tensor) -> Tensor:
     out_ShK = torch.empty(q_ShK.shape, dtype=torch.float64, device=q_ShK.device)
     for head in range(q_ShK.shape[1]):
         q_SK, k_GK, v_GK = (x[:, head].double() for x in (q_ShK, k_GhK, v_GhK))
-        out_ShK[:, head] = (q_SK @ k_GK.T * K**-0.5).softmax(-1) @ v_GK
+        out_ShK[:, head] = (q_SK @ k_GK.T * q_SK.shape[-1] ** -0.5).softmax(-1) @ v_GK
     return out_ShK
 
 
