@@ -1,7 +1,7 @@
 """Each way of self-attention that this GPU has, held against float64 and timed: `python -m tests.gpu.attention`.
 
-At the sizes of the 14b preset, 480 x 640, and of the tiny one. Random queries and keys, but the last keys of the cache have large values: a
-kernel that loses the ragged end of the keys is far outside the limits.
+At the sizes of the 14b preset, 480 x 640, and of the tiny one. Random queries and keys, but the last keys of the cache
+have large values: a kernel that loses the ragged end of the keys is far outside the limits.
 
 Shapes: S queries, G keys, h heads, K channels of a head.
 """
