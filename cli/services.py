@@ -18,8 +18,14 @@ def api() -> None:
 
 
 def worker() -> None:
-    """Run a worker node: it keeps a group of ranks warm and renders jobs from the queue."""
-    from worker.node import main
+    """Run this machine's worker: it keeps groups of ranks warm on its GPUs and renders jobs from the queue.
+
+    REALVIDEO_LAYOUT says how the GPUs are shared out: throughput (each renders a job of its own), latency (all but one
+    share a job, the first has encoders and VAE), latency-shared (all share a job, encoders and VAE beside it), RxK (R
+    groups of K ranks), or auto, which goes by the number and memory of the GPUs, REALVIDEO_PRECISION (bf16, fp8,
+    fp8-attention), REALVIDEO_MEMORY (ample, low) and REALVIDEO_PRIORITIES.
+    """
+    from worker.machine import main
 
     with _plain_settings_errors():
         main()

@@ -1,4 +1,4 @@
-"""A worker node: one process that keeps a warm group, and a Celery consumer beside it that feeds the group with jobs.
+"""One node: a process that keeps a warm group, and a Celery consumer beside it that feeds the group with jobs.
 
 The consumer is a child of its own because a single malformed message ends a Celery worker; the group and its weights
 outlive that. Knows processes and the order of starting and stopping them; the story of a job is in `tasks/render.py`.
@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
 from worker.health import HealthServer, PortTaken
 from worker.node_metrics import NodeMetrics
 from worker.node_report import NodeReport
+from worker.processes import die_with_parent
 from worker.settings import WorkerSettings
 
 POLL_S = 0.1
@@ -42,16 +44,25 @@ class ExitStatus(IntEnum):
     REFUSED = 2  # starting it again as it is would not help
 
 
-def main(*, rank_module: str = RANK_MODULE) -> None:
-    """The entry point; ends the process with an `ExitStatus`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s node %(levelname)s %(name)s: %(message)s")
+def main(arguments: list[str], *, rank_module: str = RANK_MODULE) -> None:
+    """The process of a node beside others: `parent-pid` on the command line. Ends it with an `ExitStatus`."""
+    die_with_parent(int(arguments[0]))
     settings = WorkerSettings()
+    start_log(settings.node_name)
+    raise SystemExit(run_node(settings, rank_module=rank_module))
+
+
+def start_log(node_name: str) -> None:
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {node_name} %(levelname)s %(name)s: %(message)s")
+
+
+def run_node(settings: WorkerSettings, *, rank_module: str = RANK_MODULE) -> ExitStatus:
+    """One node, in this process, until it ends."""
     try:
-        status = Node(settings, rank_module=rank_module).run()
+        return Node(settings, rank_module=rank_module).run()
     except (NodeNameTaken, PortTaken) as error:
         log.error("%s", error)
-        status = ExitStatus.REFUSED
-    raise SystemExit(status)
+        return ExitStatus.REFUSED
 
 
 class Node:
@@ -177,4 +188,4 @@ def _empty(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

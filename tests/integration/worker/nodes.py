@@ -24,8 +24,8 @@ from models.worker_node import NodeState, WorkerNode
 from tests.unit.group.conftest import members_of, wait_for
 from worker.publisher import Publisher
 
-STAND_IN_NODE = "tests.integration.worker.stand_in_node"
-REAL_NODE = "worker.node"
+STAND_IN_NODE = "tests.integration.worker.stand_in_machine"
+REAL_NODE = "worker.machine"
 REDIS_PREFIX = str(BROKER_SETTINGS["broker_transport_options"]["global_keyprefix"])
 START_TIMEOUT_S = 180.0
 
@@ -107,6 +107,7 @@ class NodeProcess:
             "REALVIDEO_NODE_NAME": name,
             "REALVIDEO_WORK_DIRECTORY": str(around.directory / "work"),
             "REALVIDEO_THREADS_PER_RANK": "1",
+            "REALVIDEO_DEVICE": "cpu",
             **{f"REALVIDEO_{key.upper()}": str(value) for key, value in settings.items()},
         }
         with self.log.open("wb") as log:
