@@ -17,16 +17,20 @@ _TOP_RATE = 48000
 
 @dataclass(frozen=True)
 class Quality:
-    """x264's preset and constant rate factor."""
+    """x264's preset, constant rate factor, threads, and what it is tuned for. Chosen in docs/performance.md."""
 
-    preset: str = "veryfast"
-    crf: int = 18
+    preset: str = "faster"
+    crf: int = 19
+    threads: int = 2
+    """Fixed, as their number is written into the file: the same video has the same bytes on any machine."""
+    tune: str | None = None
 
 
 def muxing(
     path: Path, *, size: tuple[int, int], output_fps: int, sound: Path, duration_s: float, quality: Quality
 ) -> Any:
-    picture = _picture(size, output_fps=output_fps, frames=frames_for(duration_s, fps=output_fps))
+    picture = converted(size, output_fps=output_fps, frames=frames_for(duration_s, fps=output_fps))
+    tune = {} if quality.tune is None else {"tune": quality.tune}
     track, track_options = _track(sound, duration_s=duration_s)
     return ffmpeg.output(
         picture,
@@ -36,6 +40,7 @@ def muxing(
         vcodec="libx264",
         preset=quality.preset,
         crf=quality.crf,
+        threads=quality.threads,
         pix_fmt="yuv420p",
         g=output_fps * KEYFRAME_EVERY_S,
         movflags="+faststart",
@@ -43,12 +48,13 @@ def muxing(
         # the same inputs give the same bytes
         fflags="+bitexact",
         **{"profile:v": "high", "flags:v": "+cgop+bitexact", "flags:a": "+bitexact"},
+        **tune,
         **track_options,
     )
 
 
-def _picture(size: tuple[int, int], *, output_fps: int, frames: int) -> Any:
-
+def converted(size: tuple[int, int], *, output_fps: int, frames: int) -> Any:
+    """Raw RGB frames at 16 per second on stdin, as so many frames of BT.709 at another rate."""
     return (
         ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", video_size=size, framerate=NATIVE_FPS)
         .filter("fps", fps=output_fps, round="near")
