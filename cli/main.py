@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cli.bench import bench
 from cli.client_commands import cancel, jobs, submit, watch
 from cli.doctor import doctor
 from cli.errors import CommandError, ExitCode
@@ -52,6 +53,7 @@ def command_line() -> typer.Typer:
     app.callback()(options)
     app.command(rich_help_panel=RENDERING)(render)
     app.command(rich_help_panel=RENDERING)(doctor)
+    app.command(rich_help_panel=RENDERING)(bench)
     app.add_typer(weights(), name="weights", rich_help_panel=RENDERING)
     for client_command in (submit, jobs, watch, cancel):
         app.command(rich_help_panel=CLIENT)(client_command)
