@@ -23,7 +23,8 @@ from worker.pipeline.errors import InvalidRender
 from worker.pipeline.exchange import Beginning
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.pipeline.text_encoder import TextEmbedding, TextEncoder
-from worker.pipeline.vae import DecodeStream, VideoAutoencoder
+from worker.pipeline.vae import VideoAutoencoder
+from worker.pipeline.vae_stream import DecodeStream
 
 PROMPTS_KEPT = 16
 """Encoded prompts that are remembered; nearly all renders use one of a few."""
@@ -57,7 +58,7 @@ class Encoders:
             config,
             text=TextEncoder(config.text, device=device, dtype=dtype, weights=weights),
             audio=AudioEncoder(config.audio, device=device, dtype=exact_dtype(dtype), weights=weights),
-            vae=VideoAutoencoder(config.vae, device=device, dtype=dtype, weights=weights),
+            vae=VideoAutoencoder(config.vae, device=device, dtype=dtype, weights=weights, memory=compute.memory),
         )
 
     def encode(self, settings: RenderSettings, inputs: RenderInputs | None) -> Encoded:

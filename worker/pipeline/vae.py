@@ -1,8 +1,9 @@
 """The video autoencoder: a picture to a latent frame, latent frames to pixel frames (specification, sections 11, 12).
 
 Knows pixels and latents. The network is diffusers' `AutoencoderKLWan`; its public `decode` forgets its convolution
-caches at every call, so a `DecodeStream` drives the decoder itself and keeps the caches from call to call. That relies
-on names diffusers does not promise, hence its pinned version and a test that a stream equals one whole decode.
+caches at every call, so a `PlainStream` drives the decoder itself and keeps the caches from call to call. That relies
+on names diffusers does not promise, hence its pinned version and a test that a stream equals one whole decode. That is
+the reference; on a GPU the decoder's weights are arranged anew (`vae_packed`) and diffusers' own let go.
 
 Shapes: c latent channels, T latent frames, n pixel frames, h x w latent cells, H = 8h, W = 8w.
 """
@@ -17,13 +18,26 @@ from torch import Tensor
 
 from worker.pipeline.checkpoint import Network, WeightSource
 from worker.pipeline.config import FRAMES_PER_LATENT, PIXELS_PER_LATENT, VAEConfig
+from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_layers import use_fast_layers
+from worker.pipeline.vae_packed.decoder import PackedDecoder
+from worker.pipeline.vae_packed.stream import PackedStreams
+from worker.pipeline.vae_packed.weights import pack_decoder
+from worker.pipeline.vae_stream import DecodeStream, FramesOnTheWay, FramesThere, check_latents
 
 
 class VideoAutoencoder:
     """Encoder and decoder on one device. Streams are independent of each other and of encoding."""
 
-    def __init__(self, config: VAEConfig, *, device: torch.device, dtype: torch.dtype, weights: WeightSource) -> None:
+    def __init__(
+        self,
+        config: VAEConfig,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        weights: WeightSource,
+        memory: MemoryUse = MemoryUse.AMPLE,
+    ) -> None:
         with torch.device("meta"):
             network = AutoencoderKLWan(
                 base_dim=config.base_dim,
@@ -41,6 +55,7 @@ class VideoAutoencoder:
         exact = torch.float64 if dtype is torch.float64 else torch.float32
         self._mean_c = torch.tensor(config.latents_mean, device=device, dtype=exact)
         self._std_c = torch.tensor(config.latents_std, device=device, dtype=exact)
+        self._packed = self._pack(memory) if device.type == "cuda" else None
 
     def encode_image(self, image: NDArray[np.uint8]) -> Tensor:
         """Normalised latents [c, 1, h, w] of a picture, uint8 [H, W, 3]. Sides must be multiples of 8."""
@@ -60,16 +75,23 @@ class VideoAutoencoder:
 
     def decode_stream(self) -> DecodeStream:
         """A new video, which begins with its first latent frame."""
-        return DecodeStream(self)
+        return PlainStream(self) if self._packed is None else self._packed.new()
 
     def denormalise(self, latents_cThw: Tensor) -> Tensor:
         """Latents as the decoder takes them. In float32 at least, unlike the released code (quirk 11)."""
         exact = latents_cThw.to(self._device, self._mean_c.dtype)
         return (exact * _each(self._std_c) + _each(self._mean_c)).to(self._dtype)
 
+    def _pack(self, memory: MemoryUse) -> PackedStreams:
+        from worker.pipeline.vae_packed.triton_rows import TritonRows  # Triton is there where there is a GPU
 
-class DecodeStream:
-    """Turns the latents of one video into frames, in pieces of any length, as if it had been given them all at once."""
+        decoder = PackedDecoder(pack_decoder(self._network), TritonRows())
+        self._network.decoder = self._network.post_quant_conv = None
+        return PackedStreams(decoder, denormalise=self.denormalise, device=self._device, memory=memory)
+
+
+class PlainStream:
+    """A `DecodeStream` that computes what diffusers computes, at once and one latent frame after the other."""
 
     def __init__(self, autoencoder: VideoAutoencoder) -> None:
         self._autoencoder = autoencoder
@@ -78,16 +100,18 @@ class DecodeStream:
         self._caches: list[object] = [None] * self._network._cached_conv_counts["decoder"]
         self._started = False
 
+    def begin(self, latents_cThw: Tensor) -> FramesOnTheWay:
+        """As `DecodeStream.begin`."""
+        return FramesThere(to_uint8(self.decode_pixels(latents_cThw)).cpu().numpy())
+
     def decode(self, latents_cThw: Tensor) -> NDArray[np.uint8]:
-        """Frames uint8 [n, H, W, 3] in RGB; the first latent frame of the stream gives one, every other four."""
-        frames: NDArray[np.uint8] = to_uint8(self.decode_pixels(latents_cThw)).cpu().numpy()
-        return frames
+        """As `DecodeStream.decode`."""
+        return self.begin(latents_cThw).wait()
 
     @torch.no_grad()
     def decode_pixels(self, latents_cThw: Tensor) -> Tensor:
-        """The same frames as numbers in -1 .. 1, [3, n, H, W]."""
-        if latents_cThw.ndim != 4 or not latents_cThw.shape[1]:
-            raise ValueError(f"latents {list(latents_cThw.shape)} are not [c, T, h, w] with at least one frame")
+        """As `DecodeStream.decode_pixels`."""
+        check_latents(latents_cThw)
         network = self._network
         x_1cThw = network.post_quant_conv(self._autoencoder.denormalise(latents_cThw)[None])
         made = []
