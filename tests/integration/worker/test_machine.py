@@ -98,8 +98,8 @@ def test_a_node_for_urgent_jobs_leaves_the_others(around: Surroundings) -> None:
         around.publish(normal)
         around.publish(urgent)
         around.wait_for_status(urgent, JobStatus.SUCCEEDED)
-        assert around.row(normal).status == JobStatus.QUEUED
-        assert around.row(normal).attempt == 0
+        with pytest.raises(AssertionError):  # it would be taken as soon as the urgent one is done
+            wait_for(lambda: around.row(normal).attempt > 0, timeout_s=3)
         assert not node.has_ended
 
 
