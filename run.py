@@ -285,6 +285,8 @@ def uv_environment() -> dict[str, str]:
     environment.pop("VIRTUAL_ENV", None)
     environment.setdefault("UV_SYSTEM_CERTS", "1")
     environment.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    # every rank imports PyTorch: 3 s with bytecode, 10 s without, at each start where Python may not write any
+    environment.setdefault("UV_COMPILE_BYTECODE", "1")
     for mirror in pip_settings("index-url"):
         environment.setdefault("UV_DEFAULT_INDEX", mirror)
     return environment
