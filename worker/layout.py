@@ -85,6 +85,12 @@ def plan(order: Order, gpus: Sequence[Gpu]) -> Plan:
 
     Raises `ImpossiblePlan`, and `UnknownPreset` where the layout depends on the preset's sizes.
     """
+    made = _plan(order, gpus)
+    used = [gpu for gpu in gpus if any(gpu.index in replica.gpus for replica in made.replicas)]
+    return replace(made, notes=(*made.notes, *_cost_of_precision(order.demand, used)))
+
+
+def _plan(order: Order, gpus: Sequence[Gpu]) -> Plan:
     if "x" in order.layout:
         replicas, _, ranks = order.layout.partition("x")
         return _explicit(order, gpus, replicas=int(replicas), ranks=int(ranks))
@@ -190,8 +196,8 @@ def _too_small(demand: Demand, replicas: Sequence[Replica], gpus: Sequence[Gpu])
     for gpu in gpus:
         roles = [role for one in replicas for role, at in zip(one.roles, one.gpus, strict=True) if at == gpu.index]
         if roles and not demand.fits(roles, gpu):
-            need = f"{demand.gib(roles, gpu):.0f} GiB for {' and '.join(roles)}"
-            said.append(f"{_in_words([gpu])} is too small: {need}.")
+            taken = f"{demand.gib(roles, gpu):.0f} GiB are taken by {' and '.join(roles)}"
+            said.append(f"{_in_words([gpu])} is too small: {taken}.")
     return said
 
 
@@ -201,9 +207,23 @@ def _what_would_do(demand: Demand, gpus: Sequence[Gpu]) -> str:
         other = replace(demand, precision=precision, memory=memory)
         if any(multiplies_fp8(gpu.capability) and other.fits([Role.ALL], gpu) for gpu in gpus):
             low = " with low memory" if memory is MemoryUse.LOW else ""
-            return f"Precision {precision}{low} would fit ({other.gib([Role.ALL], gpus[0]):.0f} GiB)."
+            return f"Precision {precision}{low} would fit on one GPU ({other.gib([Role.ALL], gpus[0]):.0f} GiB)."
     least = replace(demand, precision=Precision.FP8, memory=MemoryUse.LOW)
     return f"The least that one GPU takes is {least.gib([Role.ALL], gpus[0]):.0f} GiB, with fp8 and low memory."
+
+
+def _cost_of_precision(demand: Demand, used: Sequence[Gpu]) -> list[str]:
+    """What it costs to ask for low memory and for a precision that does without the half of it."""
+    if demand.memory is not MemoryUse.LOW or demand.precision is not Precision.FULL:
+        return []
+    for gpu in used:
+        asked, chosen = (one.gib([Role.ALL], gpu) for one in (demand, replace(demand, precision=None)))
+        if asked > chosen:
+            return [
+                f"{Precision.FULL} was asked for: everything takes {asked:.0f} GiB of a GPU, and {chosen:.0f} in "
+                f"{Precision.FP8}, which low memory chooses by itself."
+            ]
+    return []
 
 
 def _replica_in_words(replica: Replica) -> str:
