@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from worker.pipeline.dit.attention import Call
+from worker.pipeline.dit.audio_net import rows_for
 from worker.pipeline.dit.dit import Conditions, DiT, TimeCondition
 from worker.pipeline.dit.kernels import CrossKeys, exact_dtype
 from worker.pipeline.dit.kv_cache import KVCache, Slots
+from worker.pipeline.dit.recording import player_for
 from worker.pipeline.dit.rope import Rope, Turn
 from worker.pipeline.parallel import SequenceParallel, Strip
-from worker.pipeline.schedule import CLEAN, DenoisingStep, renoise
+from worker.pipeline.schedule import CLEAN, STEP_LISTS, DenoisingStep, renoise
 from worker.pipeline.sink_rotation import SinkRotation
 
 NoiseSource = Callable[[int, int], Tensor]
@@ -45,63 +48,114 @@ class Denoiser:
         """`strips` are those of all DiT ranks, `strip` is this rank's."""
         config, device = dit.config, dit.patch_embedding.weight.device
         grid = strip.grid(config)
+        exact = exact_dtype(dit.dtype)
         self._dit = dit
         self._times = times
         self._sequence = sequence
-        self._rope = Rope(config, grid, device=device, dtype=exact_dtype(dit.dtype))
+        self._rope = Rope(config, grid, device=device, dtype=exact)
         self.cache = KVCache(
             config,
             tokens_per_frame=len(strips) * grid.tokens_per_frame,
             heads=config.num_heads // sequence.size,
             rotation=rotation,
             device=device,
-            dtype=dit.dtype,
+            dtype=dit.kernels.cache_dtype or dit.dtype,
         )
+        self._prompt: Tensor | None = None
         self._text: tuple[CrossKeys, ...] = ()
+        # what a recorded block reads and writes
+        self._player = player_for(device)
+        window = (config.audio_layers, config.audio_dim, rows_for(config.num_frame_per_block))
+        picture = (strip.height, strip.width)
+        self._window = torch.zeros(window, device=device, dtype=exact)
+        self._noise = torch.zeros(
+            max(STEP_LISTS), config.in_dim, config.num_frame_per_block, *picture, device=device, dtype=exact
+        )
+        self._latents = torch.zeros_like(self._noise[0], dtype=dit.dtype)
+        self._reference = torch.zeros(config.in_dim, config.sink_frames, *picture, device=device, dtype=dit.dtype)
 
     def start(self, reference: Tensor, *, prompt: Tensor, prompt_rows: int) -> None:
         """Begin a session: keys of the reference frame [c, 1, h, w] under a prompt; blocks count from 0 again."""
         self.change_prompt(prompt, prompt_rows=prompt_rows)
-        call = self._call(self.cache.reference_slots(), self._rope.reference())
-        self._dit.write_reference(reference, text=self._text, time=self._times[CLEAN], call=call)
-        self.cache.keep_reference()
+        self.cache.restart()
+        self._reference.copy_(reference, non_blocking=True)
+        self._player.play("reference", self._write_reference)
 
     def change_prompt(self, prompt: Tensor, *, prompt_rows: int) -> None:
         """The prompt [text_len, text_dim] from the next block on. The keys already in the cache stay (quirk 15)."""
-        self._text = self._dit.read_text(prompt, prompt_rows=prompt_rows)
+        if self._prompt is not None and _is_same(self._prompt, prompt):
+            return
+        self._prompt = prompt
+        text = self._dit.read_text(prompt.to(self._latents), prompt_rows=prompt_rows)
+        if len(self._text) == len(text) and all(kept.fits(new) for kept, new in zip(self._text, text, strict=True)):
+            for kept, new in zip(self._text, text, strict=True):
+                kept.copy_(new)
+        else:
+            self._text = text
+            self._player.forget()  # what is recorded reads the old ones
 
     def denoise(self, block: int, *, window: Tensor, noise: NoiseSource, steps: Sequence[DenoisingStep]) -> Tensor:
         """Make one block: its clean latents [c, f, h, w]. Blocks are to be made in order from 0.
 
-        `window` holds the rows of sound that the block hears, [states, width, 4 f + 5].
+        `window` holds the rows of sound that the block hears, [states, width, 4 f + 5]. On a GPU this returns before
+        the latents are there.
         """
-        conditions, call = self._begin(block, window)
-        latents = noise(block, 0).to(self._dit.dtype)
+        slots, turn = self._place(block, window)
         for step in steps:
-            flow = self._dit.flow(latents, conditions=conditions, time=self._times[step.timestep], call=call)
-            clean = step.clean(latents, flow)
-            if step.next_sigma is not None:
-                fresh = noise(block, step.index + 1)
-                latents = renoise(clean, fresh, sigma=step.next_sigma).to(self._dit.dtype)
-        latents = clean.to(self._dit.dtype)
-        self._dit.write_context(latents, conditions=conditions, time=self._times[CLEAN], call=call)
-        return latents
+            self._noise[step.index].copy_(noise(block, step.index), non_blocking=True)
+        call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
+        # the ring repeats, so these few are all there are
+        key = (len(steps), slots.write.start, slots.read.stop)
+        self._player.play(key, lambda: self._make(call, steps))
+        return self._latents.clone()
 
     def replay(self, block: int, *, window: Tensor, latents: Tensor) -> None:
         """Bring the cache to where it was after `block`, from latents made earlier: one pass instead of a whole block.
 
         To resume at block n, start the session and replay the blocks 0 .. n - 1 in order.
         """
-        conditions, call = self._begin(block, window)
-        self._dit.write_context(latents, conditions=conditions, time=self._times[CLEAN], call=call)
+        slots, turn = self._place(block, window)
+        self._latents.copy_(latents)
+        call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
+        self._write_context(self._conditions(), call)
 
-    def _begin(self, block: int, window: Tensor) -> tuple[Conditions, Call]:
+    def _place(self, block: int, window: Tensor) -> tuple[Slots, Turn]:
+        """Bring everything that differs from block to block to where the work of a block reads it."""
         self.cache.turn_sink(block, rope=self._rope, kernels=self._dit.kernels)
-        conditions = Conditions(text=self._text, audio=self._dit.read_audio(window))
-        return conditions, self._call(self.cache.block_slots(block), self._rope.block(block))
+        self._window.copy_(window, non_blocking=True)
+        return self.cache.block_slots(block), self._rope.block(block)
 
-    def _call(self, slots: Slots, turn: Turn) -> Call:
-        return Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
+    def _make(self, call: Call, steps: Sequence[DenoisingStep]) -> None:
+        conditions = self._conditions()
+        latents = self._noise[0].to(self._dit.dtype)
+        for step in steps:
+            flow = self._dit.flow(latents, conditions=conditions, time=self._times[step.timestep], call=call)
+            clean = step.clean(latents, flow)
+            if step.next_sigma is not None:
+                latents = renoise(clean, self._noise[step.index + 1], sigma=step.next_sigma).to(self._dit.dtype)
+        self._latents.copy_(clean)
+        self._write_context(conditions, call)
+
+    def _write_context(self, conditions: Conditions, call: Call) -> None:
+        self._dit.write_context(self._latents, conditions=conditions, time=self._times[CLEAN], call=call)
+
+    def _write_reference(self) -> None:
+        call = Call(
+            slots=self.cache.reference_slots(),
+            turn=self._rope.reference(),
+            cache=self.cache,
+            sequence=self._sequence,
+        )
+        self._dit.write_reference(self._reference, text=self._text, time=self._times[CLEAN], call=call)
+        self.cache.keep_reference()
+
+    def _conditions(self) -> Conditions:
+        return Conditions(text=self._text, audio=self._dit.read_audio(self._window))
+
+
+def _is_same(prompt: Tensor, other: Tensor) -> bool:
+    """Numbers are compared where that waits for nothing."""
+    return prompt is other or (prompt.is_cpu and other.is_cpu and torch.equal(prompt, other))
 
 
 def read_times(dit: DiT, steps: Sequence[DenoisingStep]) -> Times:

@@ -16,6 +16,7 @@ from worker.pipeline.compute import Compute
 from worker.pipeline.config import PIXELS_PER_LATENT, DiTConfig
 from worker.pipeline.denoiser import Denoiser, Times, read_times
 from worker.pipeline.dit.dit import DiT
+from worker.pipeline.dit.kernel_choice import choose_kernels
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.exchange import Beginning
 from worker.pipeline.noise import block_noise
@@ -45,10 +46,15 @@ class DiTShare:
         compute: Compute,
         weights: WeightSource,
     ) -> DiTShare:
-        """Raises `CheckpointError`. The audio encoder runs in at least float32, as in the released code."""
+        """Raises `CheckpointError` and `UnusablePrecision`.
+
+        The audio encoder runs in at least float32, as in the released code.
+        """
+        kernels = choose_kernels(compute)
         with torch.device("meta"):
-            dit = DiT(config)
-        weights.fill(dit, Network.DIT, device=compute.device, dtype=compute.dtype)
+            dit = DiT(config, kernels)
+        weights.fill(dit, Network.DIT, device=compute.device, dtype=compute.dtype, place=kernels.place)
+        kernels.pack(dit)
         dit.casual_audio_encoder.to(exact_dtype(compute.dtype))
         return cls(dit.eval(), sequence=sequence, dit_rank=layout.dit_rank)
 
@@ -58,8 +64,8 @@ class DiTShare:
         strip = strips[self._dit_rank]
         denoiser = self._denoiser_for(settings, strips)
         denoiser.start(
-            strip.of(beginning.reference).to(self._device, self._dit.dtype),
-            prompt=beginning.prompt.to(self._device, self._dit.dtype),
+            strip.of(beginning.reference),
+            prompt=beginning.prompt,
             prompt_rows=beginning.prompt_rows,
         )
         return Session(

@@ -26,6 +26,7 @@ def cache_of(rotation: SinkRotation, dtype: torch.dtype) -> KVCache:
     drawn = torch.Generator().manual_seed(0)
     keys = cache.k_NGHK[:, : cache.reference_slots().write.stop]
     keys.copy_(torch.randn(keys.shape, generator=drawn))
+    cache.restart()
     cache.keep_reference()
     return cache
 
@@ -92,6 +93,7 @@ def test_a_new_session_turns_its_own_keys_from_the_start() -> None:
         cache.k_NGHK[:, cache.reference_slots().write] = cache_of(rotation, torch.float64).k_NGHK[
             :, cache.reference_slots().write
         ]
+        cache.restart()
         cache.keep_reference()
         torch.testing.assert_close(sink_at(cache, 30), turned, rtol=0, atol=1e-12)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from worker.pipeline.config import DiTConfig
-from worker.pipeline.dit.kernels import CrossKeys, Kernels, Rows
+from worker.pipeline.dit.kernels import CrossKeys, Kernels, Rows, exact_dtype
 from worker.pipeline.dit.kv_cache import KVCache, Slots
 from worker.pipeline.dit.projections import Projections
 from worker.pipeline.dit.rope import Turn
@@ -77,6 +77,6 @@ class CrossAttention(Projections):
     def read(self, context_FTD: Tensor, *, last_counts: int = 1) -> CrossKeys:
         """Keys and values of the tokens of each latent frame. The last one stands for so many equal ones:
         a key counted n times in a softmax is one key with log(n) on its score."""
-        bias_T = context_FTD.new_zeros(context_FTD.shape[1])
+        bias_T = context_FTD.new_zeros(context_FTD.shape[1], dtype=exact_dtype(context_FTD.dtype))
         bias_T[-1] = math.log(last_counts)
         return self.kernels.read_keys(context_FTD, self, bias_T=bias_T)

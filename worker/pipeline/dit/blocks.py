@@ -147,7 +147,7 @@ class AudioInjector(nn.Module):
         for adain, attention in zip(adains, attentions, strict=True):
             shift_FD, scale_FD = self.kernels.linear(Rows(silu(global_FD)), adain.linear).chunk(2, dim=-1)
             exact = exact_dtype(shift_FD.dtype)
-            norm = RowNorm(1 + scale_FD.to(exact), shift_FD.to(exact), self.eps)
+            norm = RowNorm(1 + scale_FD.to(exact), shift_FD.to(exact).contiguous(), self.eps)
             injections.append(AudioInjection(norm=norm, keys=attention.read(tokens_FAD)))
         return tuple(injections)
 

@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.pipeline.checkpoint.fill import put
 from worker.pipeline.dit.projections import Projections
 from worker.pipeline.dit.rope import Turn
 
@@ -60,9 +61,33 @@ class CrossKeys:
     bias: Tensor
     """Added to the score of each key, [T]."""
 
+    def fits(self, other: CrossKeys) -> bool:
+        """Whether `other` can be copied into the memory of these."""
+        return type(self) is type(other) and all(
+            a.shape == b.shape for a, b in zip(self._all(), other._all(), strict=True)
+        )
+
+    def copy_(self, other: CrossKeys) -> None:
+        """The numbers of `other`, in the memory of these."""
+        for mine, its in zip(self._all(), other._all(), strict=True):
+            mine.copy_(its)
+
+    def _all(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.keys, self.values, self.bias
+
 
 class Kernels:
-    """Plain torch. Without state, so that one object serves every layer."""
+    """Plain torch. Nothing changes between calls, so that one object serves every layer."""
+
+    cache_dtype: torch.dtype | None = None
+    """Of the keys and values in the attention cache; None: the network's own."""
+
+    def place(self, network: nn.Module, name: str, tensor: Tensor) -> None:
+        """A `Place` for the network's weights: keep this one as the products take it."""
+        put(network, name, tensor)
+
+    def pack(self, network: nn.Module) -> None:
+        """To be called when all weights have arrived."""
 
     def norm(self, x_SD: Tensor, norm: RowNorm) -> Rows:
         """The normed rows of the residual stream."""
@@ -120,7 +145,7 @@ class Kernels:
         q_SD = rms_norm(self.linear(rows, layer.q), layer.norm_q.weight, eps=layer.eps)
         q_FLHK = q_SD.view(keys.keys.shape[0], -1, layer.heads, keys.keys.shape[-1])
         o_FLHK = _attend(q_FLHK, keys.keys, keys.values, bias_T=keys.bias)
-        return functional.linear(o_FLHK.flatten(2).flatten(0, 1), layer.o.weight, layer.o.bias)
+        return self.linear(Rows(o_FLHK.flatten(2).flatten(0, 1)), layer.o)
 
     def turn_keys(self, still_NLhK: Tensor, turn: Turn, *, out_NLhK: Tensor) -> None:
         """All keys by the same angles, [1, K / 2]."""

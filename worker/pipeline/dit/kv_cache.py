@@ -64,9 +64,12 @@ class KVCache:
             read=slice(0, self._sink + filled * self._block),
         )
 
-    def keep_reference(self) -> None:
-        """To be called after the reference frame was written: a new session starts from its keys."""
+    def restart(self) -> None:
+        """A new session begins; its reference frame is to be written and kept next."""
         self._turned = 0
+
+    def keep_reference(self) -> None:
+        """To be called after the reference frame was written: the session turns these keys."""
         self._still_k_NLHK.copy_(self.k_NGHK[:, : self._sink])
 
     def turn_sink(self, block: int, *, rope: Rope, kernels: Kernels) -> None:

@@ -19,6 +19,9 @@ class RMSNorm(nn.Module):
 class Projections(nn.Module):
     """What self-attention and the two cross-attentions have in common."""
 
+    qkv: nn.Linear
+    """The first three products as one, in their place, where the kernels want it so."""
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
