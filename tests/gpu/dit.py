@@ -1,7 +1,7 @@
 """The DiT's fast path on a GPU against the plain one: `python -m tests.gpu.dit --help`. Exits with 1 when one is off.
 
-A network of the released widths with few layers, drawn weights, 480 x 640. Errors are relative L2 distances of a block's
-latents from those of the plain path in float32; the plain path in bfloat16 says how much rounding alone costs.
+A network of the released widths with few layers, drawn weights, 480 x 640. Errors are relative L2 distances of the
+latents of a block from those of the plain path in float32; the plain path in bfloat16 says how much rounding alone costs.
 """
 
 from __future__ import annotations

@@ -15,12 +15,9 @@ from tests.unit.pipeline.test_denoiser import PROMPT_ROWS, SIZE, Inputs
 from worker.pipeline.checkpoint import Network, RandomWeights
 from worker.pipeline.config import DiTConfig
 from worker.pipeline.denoiser import Denoiser, read_times, whole_picture
-from worker.pipeline.dit import row_kernels
 from worker.pipeline.dit.dit import DiT
-from worker.pipeline.dit.fast_kernels import COLD, HOT, FastKernels, quantized
-from worker.pipeline.dit.kernels import Kernels, RowNorm, rotate
-from worker.pipeline.dit.rope import Turn
-from worker.pipeline.dit.row_kernels import FP8
+from worker.pipeline.dit.fast_kernels import FastKernels
+from worker.pipeline.dit.kernels import Kernels
 from worker.pipeline.dit.self_attend import TorchAttention
 from worker.pipeline.parallel import SequenceParallel
 from worker.pipeline.schedule import denoising_steps
