@@ -11,6 +11,7 @@ import typer
 
 from cli.errors import CommandError, ExitCode
 from worker.pipeline.audio_mode import AudioMode
+from worker.pipeline.precision import MemoryUse, Precision
 from worker.pipeline.sink_rotation import SinkRotation
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -18,6 +19,12 @@ Choice = TypeVar("Choice", bound=StrEnum)
 SIZE_POLICIES = "exact, or by the picture: reference (about 512 × 512 pixels, snapped ratios), reference_bars"
 AUDIO_MODES = "windowed: long sound without seams; reference: in pieces of 5 s, as the released code"
 SINK_ROTATIONS = "exact: no drift in long videos; reference_rounding: drifts as the released code"
+RENDER_LAYOUTS = ("auto", "latency", "latency-shared")
+LAYOUTS = (
+    "latency: the first GPU has encoders and VAE, the others the DiT; latency-shared: all have the DiT, the first one "
+    "the rest as well; auto: whichever gives the DiT more GPUs"
+)
+PRECISIONS = "bf16, or on a GPU fp8 or fp8-attention, which are faster. Default: bf16, with --low_memory fp8 if it can"
 
 
 def render(
@@ -58,17 +65,26 @@ def render(
         Path | None,
         typer.Option(envvar="REALVIDEO_WEIGHTS", file_okay=False, help="Directory of the released weights."),
     ] = None,
+    layout: Annotated[str, typer.Option(help=f"How the GPUs share the video. {LAYOUTS}.")] = "auto",
     ranks: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Processes that share the work. Default: one per GPU of CUDA_VISIBLE_DEVICES that can, or one."
-        ),
+        int | None, typer.Option(min=1, help="Processes that share the work, each on a GPU of its own, instead.")
     ] = None,
+    precision: Annotated[str | None, typer.Option(help=f"{PRECISIONS}.")] = None,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low_memory", "--low-memory", help="Fit a 32 GB GPU: fp8 where there is, prompts encoded on the CPU."
+        ),
+    ] = False,
 ) -> None:
     """Render one video here, on the GPUs of CUDA_VISIBLE_DEVICES or on the CPU."""
     from cli.rendering import Wanted, render_file
     from worker.media.picture import SizeRule, size_policy
 
+    if layout not in RENDER_LAYOUTS:
+        raise CommandError(f"--layout takes {' or '.join(RENDER_LAYOUTS)}.", exit_code=ExitCode.USAGE)
+    if ranks is not None and layout != "auto":
+        raise CommandError("--ranks and --layout say the same: leave one out.", exit_code=ExitCode.USAGE)
     rule = _one_of(SizeRule, "--size_policy", size)
     if denoising_steps not in (2, 4):
         raise CommandError("--denoising_steps takes 2 or 4.", exit_code=ExitCode.USAGE)
@@ -91,17 +107,19 @@ def render(
         prompt=prompt,
         preset=preset or ("14b" if weights else "tiny"),
         weights=weights,
-        ranks=ranks,
+        layout=layout if ranks is None else f"1x{ranks}",
+        precision=None if precision is None else _one_of(Precision, "--precision", precision),
+        memory=MemoryUse.LOW if low_memory else MemoryUse.AMPLE,
     )
     render_file(wanted)
 
 
 def _one_of(choices: type[Choice], option: str, value: str) -> Choice:
     """The choice of that name; values take both spellings, as the options do."""
-    try:
-        return choices(value.replace("-", "_"))
-    except ValueError:
-        raise CommandError(f"{option} takes {' or '.join(choices)}.", exit_code=ExitCode.USAGE) from None
+    for choice in choices:
+        if choice.replace("-", "_") == value.replace("-", "_"):
+            return choice
+    raise CommandError(f"{option} takes {' or '.join(choices)}.", exit_code=ExitCode.USAGE)
 
 
 def _is_given(context: typer.Context, option: str) -> bool:

@@ -6,11 +6,10 @@ Knows the rooms of the worker that know no queue. Whatever happens, no process s
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,11 @@ from rich.console import Console
 from cli.bars import progress_bar
 from cli.errors import CommandError, ExitCode
 from infra.local.signals import StopRequestedError, stop_at_first_signal
+from worker.gpus import Gpu, visible_gpus
 from worker.group.errors import GroupFailed, GroupRefused, RenderInterrupted, RenderRefused
 from worker.group.group import Group, GroupSettings
 from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.layout import Goal, ImpossiblePlan, Order, Replica, plan
 from worker.media.checking import Expected, check
 from worker.media.errors import FfmpegFailed, MediaError, OutputRejected
 from worker.media.inputs import PictureFile, PreparedInputs, prepare
@@ -29,15 +30,16 @@ from worker.media.length import LengthPolicy
 from worker.media.limits import MediaLimits
 from worker.media.measure import measure
 from worker.media.picture import ExactSize, SizePolicy
+from worker.memory_needs import Demand
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.config import PRESETS, preset
 from worker.pipeline.errors import ImpossibleLayout
-from worker.pipeline.rank_counts import check_picture, dit_ranks_of, possible_world_sizes
+from worker.pipeline.precision import MemoryUse, Precision
+from worker.pipeline.rank_counts import check_picture, dit_ranks_of
 from worker.pipeline.sink_rotation import SinkRotation
 
 DEFAULT_PROMPT = "A character is talking."
 START_DEADLINE_S = 900.0
-GPU_QUERY_TIMEOUT_S = 30
 LOG_TAIL = 4_000
 
 
@@ -57,21 +59,24 @@ class Wanted:
     prompt: str | None
     preset: str
     weights: Path | None
-    ranks: int | None
+    layout: str
+    precision: Precision | None
+    memory: MemoryUse
 
 
 def render_file(wanted: Wanted) -> None:
     """Raises `CommandError` for everything that a person can do something about."""
     _check(wanted)
+    gpus = visible_gpus()
     if isinstance(wanted.size, ExactSize):  # known before the files are read
-        _ranks(wanted, width=wanted.size.width, height=wanted.size.height)
+        _replica(wanted, gpus, width=wanted.size.width, height=wanted.size.height)
     stop_at_first_signal()
     try:
         with (
             tempfile.TemporaryDirectory(prefix="realvideo-render-") as directory,
             _terminal_for_us_alone(Path(directory) / "ranks.log") as console,
         ):
-            _render(wanted, Path(directory), console)
+            _render(wanted, gpus, Path(directory), console)
     except StopRequestedError as error:
         raise CommandError("stopped; nothing is left behind.", exit_code=ExitCode.INTERRUPTED) from error
     except (MediaError, RenderRefused, OutputRejected, GroupRefused) as error:
@@ -95,7 +100,7 @@ def _check(wanted: Wanted) -> None:
         raise CommandError(f"nothing can be written to {place}.", exit_code=ExitCode.USAGE)
 
 
-def _render(wanted: Wanted, directory: Path, console: Console) -> None:
+def _render(wanted: Wanted, gpus: Sequence[Gpu], directory: Path, console: Console) -> None:
     began = time.monotonic()
     inputs = prepare(
         wanted.audio,
@@ -106,9 +111,11 @@ def _render(wanted: Wanted, directory: Path, console: Console) -> None:
         limits=MediaLimits(),
         into=directory,
     )
-    ranks = _ranks(wanted, width=inputs.width, height=inputs.height)
+    replica, notes = _replica(wanted, gpus, width=inputs.width, height=inputs.height)
+    for note in notes:
+        console.print(note)
     request = _request(wanted, inputs, video=directory / "video.mp4")
-    result = _in_a_group(wanted, request, ranks, console)
+    result = _in_a_group(wanted, request, replica, console)
     with console.status("measuring the video …"):
         seen = measure(result.video, sound=inputs.sound)
         check(seen, Expected(inputs.duration_s, fps=wanted.fps, width=inputs.width, height=inputs.height))
@@ -139,27 +146,37 @@ def _request(wanted: Wanted, inputs: PreparedInputs, *, video: Path) -> RenderRe
     )
 
 
-def _ranks(wanted: Wanted, *, width: int, height: int) -> int:
-    """As many as were asked for, else as many GPUs as can share the picture. Raises `CommandError`.
+def _replica(wanted: Wanted, gpus: Sequence[Gpu], *, width: int, height: int) -> tuple[Replica, tuple[str, ...]]:
+    """Which rank runs where, and what to say about it. Raises `CommandError`.
 
-    An impossible number is refused before any rank loads anything.
+    What is impossible is refused before any rank loads anything.
     """
-    config = preset(wanted.preset).dit
-    if wanted.ranks is None:
-        gpus = max(1, _visible_gpus())
-        return max(ranks for ranks in possible_world_sizes(config, height=height, width=width) if ranks <= gpus)
+    order = Order(
+        Demand(wanted.preset, wanted.precision, wanted.memory),
+        layout=wanted.layout,
+        goal=Goal.LATENCY,
+        picture=(height, width),
+    )
     try:
-        check_picture(config, parts=dit_ranks_of(wanted.ranks), height=height, width=width)
+        made = plan(order, gpus)
+        (replica,) = made.replicas
+        check_picture(preset(wanted.preset).dit, parts=dit_ranks_of(replica.ranks), height=height, width=width)
+    except ImpossiblePlan as error:
+        raise CommandError(str(error), exit_code=ExitCode.USAGE) from error
     except ImpossibleLayout as error:
-        raise CommandError(f"--ranks {wanted.ranks} cannot be: {error}.", exit_code=ExitCode.USAGE) from error
-    return wanted.ranks
+        raise CommandError(f"--ranks {replica.ranks} cannot be: {error}.", exit_code=ExitCode.USAGE) from error
+    return replica, made.notes
 
 
-def _in_a_group(wanted: Wanted, request: RenderRequest, ranks: int, console: Console) -> RenderResult:
+def _in_a_group(wanted: Wanted, request: RenderRequest, replica: Replica, console: Console) -> RenderResult:
+    ranks = replica.ranks
     settings = GroupSettings(
         preset=wanted.preset,
         ranks=ranks,
+        gpus=replica.gpus,
         weights=wanted.weights,
+        precision=wanted.precision,
+        memory=wanted.memory,
         threads_per_rank=max(1, (os.cpu_count() or 1) // ranks),
         start_deadline_s=START_DEADLINE_S,
     )
@@ -178,22 +195,6 @@ def _in_a_group(wanted: Wanted, request: RenderRequest, ranks: int, console: Con
             )
 
         return group.render(request, on_progress=show, should_cancel=lambda: False)
-
-
-def _visible_gpus() -> int:
-    """GPUs that PyTorch will find, without the seconds of importing it here."""
-    asked_for = os.environ.get("CUDA_VISIBLE_DEVICES")
-    nvidia_smi = shutil.which("nvidia-smi")
-    if nvidia_smi is None:
-        return 0
-    try:
-        listed = subprocess.run(
-            [nvidia_smi, "-L"], capture_output=True, text=True, timeout=GPU_QUERY_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 0
-    there = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-    return there if asked_for is None else min(there, len([one for one in asked_for.split(",") if one.strip()]))
 
 
 @contextlib.contextmanager

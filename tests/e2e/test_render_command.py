@@ -86,6 +86,11 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(tmp_path: Path) -> None:
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--ranks", "4"), 2, "possible numbers of ranks: 1, 2, 3"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--size-policy", "reference", "--width", "64"), 2, "leave --width"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--audio-mode", "fast"), 2, "windowed or reference"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--precision", "fp8"), 1, "precision fp8 needs an NVIDIA GPU"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--precision", "int4"), 2, "bf16 or fp8 or fp8-attention"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--layout", "latency"), 2, "is for GPUs, and none can be seen"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--layout", "2x1"), 2, "auto or latency or latency-shared"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--layout", "latency", "--ranks", "2"), 2, "leave one out"),
     ],
 )
 def test_what_cannot_be_rendered_is_a_sentence(

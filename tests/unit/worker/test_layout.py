@@ -99,7 +99,7 @@ def test_a_refusal_for_lack_of_memory_says_which_options_would_fit() -> None:
         planned(gpus(L40S))
     with pytest.raises(ImpossiblePlan, match=r"Precision fp8 with low memory would fit on one GPU"):
         planned(gpus(RTX5090), "throughput")
-    with pytest.raises(ImpossiblePlan, match="The least that one GPU takes is .* with fp8 and low memory"):
+    with pytest.raises(ImpossiblePlan, match=r"The least that one GPU takes is .* with fp8 and low memory"):
         planned(gpus(("NVIDIA T4", 15.0, (7, 5))))
 
 
