@@ -27,7 +27,7 @@ class Pace:
     @classmethod
     def on(cls, device: torch.device) -> Pace:
         """Long enough for a GPU's clock to settle; a processor needs no such time."""
-        return cls(warm_s=2.0, piece_s=0.3) if device.type == "cuda" else cls(warm_s=0.0, piece_s=0.02)
+        return cls(warm_s=1.0, piece_s=0.3) if device.type == "cuda" else cls(warm_s=0.0, piece_s=0.02)
 
 
 @dataclass(frozen=True)

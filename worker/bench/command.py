@@ -45,9 +45,15 @@ def bench(
             "others share the DiT (a DiT row of 3 ranks takes 2 GPUs). Default: 1."
         ),
     ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Groups that render at the same time, in the rows of whole renders.")
+    ] = 1,
     gpus: Annotated[
         list[str] | None,
-        typer.Option(help="The GPU of each rank, with commas; the same one twice is shared. Default: 0,1,…"),
+        typer.Option(
+            help="The GPU of each rank, of one replica after the other, with commas; the same one twice is shared. "
+            "Default: 0,1,…"
+        ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Default: a GPU where the driver shows one.")] = Device.AUTO,
     size: Annotated[str, typer.Option(help="Width x height of the video in pixels.")] = "480x640",
@@ -90,7 +96,7 @@ def bench(
     ] = None,
     json: Annotated[Path | None, typer.Option(dir_okay=False, help="Also write everything that was measured.")] = None,
 ) -> None:
-    """Measure this machine: DiT, VAE and whole renders, each with the least time that its arithmetic can take here.
+    """Measure this machine: DiT, VAE and whole renders, each beside the least time that its arithmetic can take here.
 
     The floor is measured in the same run, just before and after each row: matrix products, attention and memory traffic
     at the real shapes, each alone and warm. Progress goes to stderr, tables to stdout; the last line is a summary.
@@ -114,6 +120,7 @@ def bench(
         compare=tuple(str(name) for name in names) if compare else (),
         steps=_numbers("--steps", steps) or (2, 4),
         ranks=counts,
+        replicas=replicas,
         gpus=_numbers("--gpus", gpus),
         width=width,
         height=height,
@@ -123,7 +130,7 @@ def bench(
         weights=weights,
         audio=audio,
         image=image,
-        threads=threads or (None if on is Device.CUDA else max(1, (os.cpu_count() or 1) // max(counts))),
+        threads=threads or (None if on is Device.CUDA else max(1, (os.cpu_count() or 1) // (replicas * max(counts)))),
     )
     report = run(plan, say=lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
     if json is not None:

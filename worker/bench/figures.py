@@ -119,7 +119,11 @@ class Row:
     memory: str
     steps: int | None
     ranks: int
+    replica: int
+    """Number of this group among those that worked at the same time."""
+    replicas: int
     gpus: int
+    """That this group used."""
     height: int
     width: int
     block_ms: Quantiles

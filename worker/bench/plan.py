@@ -46,8 +46,10 @@ class Plan:
     steps: tuple[int, ...]
     ranks: tuple[int, ...]
     """Of whole groups: 1, or 1 + the DiT ranks."""
+    replicas: int
+    """Groups that render at the same time, each a video of its own; other rows are of one."""
     gpus: tuple[int, ...]
-    """For rank 0, 1, …; empty for GPU r for rank r."""
+    """For rank 0, 1, … of the first group, then of the next; empty for 0, 1, …"""
     width: int
     height: int
     blocks: int
@@ -73,19 +75,23 @@ class Plan:
             raise UnusableOptions(f"{FLOAT32} can only be compared with; rows are of {', '.join(Precision)}")
         if len(self.compare) == 1:
             raise UnusableOptions("a comparison takes two precisions or more")
+        if (self.audio is None) != (self.image is None):
+            raise UnusableOptions("a sound and a portrait go together")
         try:
             for ranks in self.ranks:
                 check_picture(config, parts=dit_ranks_of(ranks), height=self.height, width=self.width)
         except ImpossibleLayout as error:
             raise UnusableOptions(f"these ranks cannot be: {error}") from error
-        if self.gpus and len(self.gpus) < max(self.ranks):
-            raise UnusableOptions(f"{max(self.ranks)} ranks need as many GPUs named; one may be named twice")
+        needed = self.replicas * max(self.ranks)
+        if self.gpus and len(self.gpus) < needed:
+            raise UnusableOptions(f"{needed} ranks need as many GPUs named; one may be named twice")
 
-    def devices(self, ranks: int) -> tuple[str, ...]:
+    def devices(self, ranks: int, *, replica: int = 0) -> tuple[str, ...]:
         """Of a whole group, by rank."""
         if self.device is not Device.CUDA:
             return ("cpu",) * ranks
-        return tuple(f"cuda:{gpu}" for gpu in (self.gpus or range(ranks))[:ranks])
+        mine = slice(replica * ranks, (replica + 1) * ranks)
+        return tuple(f"cuda:{gpu}" for gpu in (self.gpus or range(self.replicas * ranks))[mine])
 
     def dit_devices(self, ranks: int) -> tuple[str, ...]:
         """Of the DiT ranks of such a group; of those alone, which need not leave a GPU to the encoders."""

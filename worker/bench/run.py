@@ -7,6 +7,7 @@ the measuring processes only, and their GPU holds nothing of anybody else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -115,8 +116,19 @@ class _Run:
             blocks=plan.blocks,
             weights=plan.weights,
         )
-        found = self._found("worker.bench.render", job, finds=Found, devices=plan.devices(ranks))
-        self._keep(Part.RENDER, precision, found, ranks=ranks)
+        with ThreadPoolExecutor(plan.replicas) as at_once:
+            groups = [
+                at_once.submit(
+                    self._found,
+                    "worker.bench.render",
+                    job,
+                    finds=Found,
+                    devices=plan.devices(ranks, replica=replica),
+                )
+                for replica in range(plan.replicas)
+            ]
+        for replica, group in enumerate(groups):
+            self._keep(Part.RENDER, precision, group.result(), ranks=ranks, replica=replica, replicas=plan.replicas)
 
     def _compare(self, steps: int) -> None:
         plan = self._plan
@@ -138,7 +150,16 @@ class _Run:
     def _found(self, module: str, job: object, *, finds: type[Finds], devices: Sequence[str]) -> list[Finds]:
         return in_ranks(module, job, finds=finds, devices=devices, threads=self._plan.threads, say=self._say)
 
-    def _keep(self, part: Part, precision: Precision, found: Sequence[Found], *, ranks: int) -> None:
+    def _keep(
+        self,
+        part: Part,
+        precision: Precision,
+        found: Sequence[Found],
+        *,
+        ranks: int,
+        replica: int = 0,
+        replicas: int = 1,
+    ) -> None:
         """Rows of one measurement: rank 0's times, everybody's memory and clocks."""
         plan, config = self._plan, preset(self._plan.preset).dit
         self.versions = self.versions or found[0].versions
@@ -153,6 +174,8 @@ class _Run:
                     memory=plan.memory,
                     steps=seen.steps,
                     ranks=ranks,
+                    replica=replica,
+                    replicas=replicas,
                     gpus=len(gpus),
                     height=plan.height,
                     width=plan.width,

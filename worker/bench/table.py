@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from rich.console import Console
@@ -14,6 +14,8 @@ from worker.bench.figures import Comparison, Part, Report, Row, Start
 WIDTH = 150
 """Of tables that no terminal bounds."""
 NAMES = {Part.DIT: "DiT", Part.VAE: "VAE decode", Part.RENDER: "render"}
+BEFORE = "before: the slowest block between the third and those that count; the sink turns there first"
+ARROW = "→: from the start of the process"
 SHARE_SHOWN = 0.01
 """Pieces of a floor below this are in the JSON only."""
 
@@ -22,19 +24,30 @@ def text(report: Report) -> str:
     """All tables and the last line."""
     console = Console(file=io.StringIO(), width=WIDTH, highlight=False, markup=False)
     console.print(_heading(report))
-    if report.rows:
-        console.print(_rows(report.rows))
-    if starts := [row for row in report.rows if row.start is not None]:
-        console.print(_starts(starts))
-    for row in _one_of_each_floor(report.rows):
-        console.print(_pieces(row))
-    for comparison in report.comparisons:
-        console.print(_steps(comparison))
-        console.print(_blocks(comparison))
+    for title, table, note in _tables(report):
+        console.print(f"\n{title}")
+        console.print(table)
+        if note:
+            console.print(note)
     for missing in report.not_measured:
         console.print(f"not measured: {missing.what}, {missing.precision}: {missing.reason}")
     assert isinstance(console.file, io.StringIO)
     return f"{console.file.getvalue()}{summary(report)}\n"
+
+
+def _tables(report: Report) -> Iterator[tuple[str, Table, str]]:
+    """Title, table, and what its columns mean where their names do not say it."""
+    if report.rows:
+        size = f"{report.rows[0].width} × {report.rows[0].height}"
+        yield f"Blocks of {size}, milliseconds", _rows(report.rows), BEFORE
+    if starts := [row for row in report.rows if row.start is not None]:
+        yield "Start, seconds", _starts(starts), ARROW
+    for row in _one_of_each_floor(report.rows):
+        yield f"Floor of {_called(row)}: {row.floor.ms:.1f} ms", _pieces(row), ""
+    for one in report.comparisons:
+        title = f"{one.way} against {one.reference}, {one.steps} steps"
+        yield f"{title}: the flow of the first block", _steps(one), ""
+        yield f"{title}: a stream, each way going on from its own blocks", _blocks(one), ""
 
 
 def summary(report: Report) -> str:
@@ -67,9 +80,7 @@ def _heading(report: Report) -> str:
 
 
 def _rows(rows: Sequence[Row]) -> Table:
-    first = rows[0]
     table = _table(
-        f"Blocks of {first.width} × {first.height}, ms",
         ("", "precision", "steps", "ranks"),
         ("median", "p95", "max", "before", "floor", "× floor", "frames/s", "per GPU", "SM MHz", "W", "°C", "peak GiB"),
     )
@@ -78,7 +89,7 @@ def _rows(rows: Sequence[Row]) -> Table:
             NAMES[row.what],
             row.precision if row.memory == "ample" else f"{row.precision}, {row.memory} memory",
             _or_dash(row.steps),
-            str(row.ranks),
+            str(row.ranks) if row.replicas == 1 else f"{row.ranks}, {row.replica + 1} of {row.replicas}",
             f"{row.block_ms.median:.1f}",
             f"{row.block_ms.p95:.1f}",
             f"{row.block_ms.most:.1f}",
@@ -92,20 +103,17 @@ def _rows(rows: Sequence[Row]) -> Table:
             _each([clock.temperature_c_most for clock in row.clocks]),
             " ".join(f"{peak:.1f}" for peak in row.peak_gib),
         )
-    table.caption = "before: the slowest block between the third and those that count; the sink turns there first"
     return table
 
 
 def _starts(rows: Sequence[Row]) -> Table:
     table = _table(
-        "Start, seconds",
         ("", "precision", "ranks"),
         ("import", "load", "first block", "rest of warm-up", "→ first block", "→ ready", "next render's first block"),
     )
     for row in rows:
         assert row.start is not None
         table.add_row(NAMES[row.what], row.precision, str(row.ranks), *(f"{one:.2f}" for one in _seconds(row.start)))
-    table.caption = "→: from the start of the process"
     return table
 
 
@@ -135,7 +143,6 @@ def _one_of_each_floor(rows: Sequence[Row]) -> list[Row]:
 
 def _pieces(row: Row) -> Table:
     table = _table(
-        f"Floor of {_called(row)}: {row.floor.ms:.1f} ms",
         ("", "shape", "way"),
         ("calls", "µs", "TFLOP/s or TB/s", "ms per block"),
     )
@@ -155,7 +162,6 @@ def _pieces(row: Row) -> Table:
 
 def _steps(comparison: Comparison) -> Table:
     table = _table(
-        f"{comparison.way} against {comparison.reference}, {comparison.steps} steps: the flow of the first block",
         ("step",),
         ("timestep", "relative L2"),
     )
@@ -166,7 +172,6 @@ def _steps(comparison: Comparison) -> Table:
 
 def _blocks(comparison: Comparison) -> Table:
     table = _table(
-        f"{comparison.way} against {comparison.reference}, {comparison.steps} steps: each going on from its own blocks",
         ("block",),
         ("latents, relative L2", "pixels, PSNR dB"),
     )
@@ -177,8 +182,8 @@ def _blocks(comparison: Comparison) -> Table:
     return table
 
 
-def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left")
+def _table(left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table()
     for name in left:
         table.add_column(name)
     for name in right:
@@ -189,7 +194,8 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
 def _called(row: Row) -> str:
     steps = "" if row.steps is None else f", {row.steps} steps"
     ranks = "" if row.ranks == 1 else f", {row.ranks} ranks"
-    return f"{NAMES[row.what]} {row.precision}{steps}{ranks}"
+    replica = "" if row.replicas == 1 else f", replica {row.replica + 1} of {row.replicas}"
+    return f"{NAMES[row.what]} {row.precision}{steps}{ranks}{replica}"
 
 
 def _each(values: Sequence[float]) -> str:

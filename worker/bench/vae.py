@@ -1,11 +1,10 @@
 """Times decoding alone: the blocks of a running stream, with the floor read before and after.
 
-Knows how the VAE is driven; no DiT and no files. Time is from one block's frames in host memory to the next one's.
+Knows how the VAE is driven; no DiT and no files. Frames end in host memory.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 
@@ -16,6 +15,7 @@ from worker.bench.ceilings import Ceiling, Pace, read_ceilings
 from worker.bench.jobs import VAEJob
 from worker.bench.ranks import Place, Say
 from worker.bench.stand_ins import SEED, weights_from
+from worker.bench.stopwatch import stopwatch, wait_for
 from worker.bench.stretch import UNTIMED_BLOCKS, Found, Stretch
 from worker.bench.vae_work import Convolution, decoder_convolutions, vae_floor, vae_probes
 from worker.pipeline.compute import Compute
@@ -37,7 +37,9 @@ def _measure(job: VAEJob, place: Place, device: torch.device, say: Say) -> Found
     compute = Compute.on(device, memory=job.memory)
     memory = here.PeakMemory(device)
     say(f"loading the VAE on {place.device}")
-    autoencoder = VideoAutoencoder(config.vae, device=device, dtype=compute.dtype, weights=weights_from(job.weights))
+    autoencoder = VideoAutoencoder(
+        config.vae, device=device, dtype=compute.dtype, weights=weights_from(job.weights), memory=job.memory
+    )
     convolutions = decoder_convolutions(
         config.vae, height=job.height, width=job.width, latent_frames=config.dit.num_frame_per_block
     )
@@ -77,21 +79,28 @@ def read_vae_ceilings(convolutions: Counter[Convolution], *, compute: Compute) -
 def _blocks(
     autoencoder: VideoAutoencoder, shape: tuple[int, ...], blocks: int, device: torch.device
 ) -> tuple[tuple[float, ...], float, float]:
-    """Milliseconds of all blocks, and when those that count began and ended."""
+    """Milliseconds of all blocks, and when those that count began and ended.
+
+    A block is begun while the frames of the one before are on their way, as in a render.
+    """
     random = torch.Generator().manual_seed(SEED)
     latents = torch.randn(shape, generator=random).to(device)
     stream = autoencoder.decode_stream()
-    moments = [time.perf_counter()]
-    for block in range(UNTIMED_BLOCKS + blocks):
+    watch = stopwatch(device)
+    watch.mark()
+    on_their_way = stream.begin(latents)
+    watch.mark()
+    for block in range(1, UNTIMED_BLOCKS + blocks):
         if block == UNTIMED_BLOCKS:
+            wait_for(device)
             began_at = time.time()
-        frames = stream.decode(latents)
-        moments.append(time.perf_counter())
+        following = stream.begin(latents)
+        watch.mark()
+        on_their_way.wait()
+        on_their_way = following
+    frames = on_their_way.wait()
+    wait_for(device)
     ended_at = time.time()
-    if frames.std() == 0:
+    if not frames.std() > 0:
         raise ArithmeticError("the last frames are of one colour")
-    return (
-        tuple(1000 * (later - earlier) for earlier, later in itertools.pairwise(moments)),
-        began_at,
-        ended_at,
-    )
+    return tuple(watch.gaps_ms()), began_at, ended_at
