@@ -1,7 +1,8 @@
-"""The Celery worker beside a group: takes ids of jobs from the queues and lives their story in a thread.
+"""The Celery worker beside a group: takes ids of jobs from the queues and begins their stories.
 
-Started by the node, which starts it again when it dies. Knows Celery and which resources a job needs; the story itself
-is in `tasks/render.py`.
+It takes one message at a time, and the next when the node would admit one more job: Celery's only thread waits for that
+(`Stories.begin`), while the stories go on in threads of their own. Started by the node, which starts it again when it
+dies. Knows Celery and which resources a job needs; the story itself is in `tasks/render.py`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from worker.group.link import GroupLink
 from worker.processes import die_with_parent
 from worker.settings import WorkerSettings
 from worker.storage import open_storage
+from worker.tasks.attempt_directories import AttemptDirectories
 from worker.tasks.desk import RenderDesk
 from worker.tasks.drain import Drain
-from worker.tasks.render import register
+from worker.tasks.render import Stories, register
 
-JOBS_IN_FLIGHT = 1
+MESSAGES_AT_ONCE = 1
 HAND_BACK_MARGIN_S = 5.0
 """Before the end of the node's grace period, for the record and for Celery's own ending."""
+HAND_BACK_GRACE_S = 2.0
+"""Of that, for handing back what is still in work."""
 
 
 def main(arguments: list[str]) -> int:
@@ -45,21 +49,23 @@ def main(arguments: list[str]) -> int:
         link=GroupLink(Path(arguments[1])),
         node_name=settings.node_name,
         preset=settings.preset,
-        attempts_directory=settings.attempts_directory,
+        attempts=AttemptDirectories(settings.attempts_directory),
         drain=drain,
     )
-    register(app, desk)
+    stories = Stories(desk)
+    register(app, stories)
     worker = app.Worker(
         hostname=f"render@{settings.node_name}",
         queues=list(render_queues(settings.preset, settings.priorities)),
         pool="threads",
-        concurrency=JOBS_IN_FLIGHT,
+        concurrency=MESSAGES_AT_ONCE,
         without_gossip=True,
         without_mingle=True,
         loglevel=logging.INFO,
         quiet=True,
     )
     worker.start()
+    stories.wait_until_all_ended(grace_s=HAND_BACK_GRACE_S)
     return int(worker.exitcode or 0)
 
 

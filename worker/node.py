@@ -24,6 +24,7 @@ from worker.consumer_process import ConsumerProcess
 from worker.group.group import Group
 from worker.group.rank_process import RANK_MODULE
 from worker.group.server import GroupServer
+from worker.group.stations import Stations
 from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
 from worker.health import HealthServer, PortTaken
 from worker.node_metrics import NodeMetrics
@@ -77,7 +78,8 @@ class Node:
             lambda: Group(group_settings, rank_module=rank_module),
             budget=RestartBudget(failures=settings.group_failures_allowed),
         )
-        self._metrics = NodeMetrics(self._group)
+        self._stations = Stations()
+        self._metrics = NodeMetrics(self._group, stations=self._stations)
 
     def run(self) -> ExitStatus:
         """Until a signal comes or the group is given up. Call it in the main thread, which its children are tied to."""
@@ -86,7 +88,9 @@ class Node:
         with ExitStack() as stack:
             stack.enter_context(_own_directory(self._settings.node_directory))
             socket_path = self._settings.node_directory / "group.sock"
-            server = GroupServer(self._group, socket_path=socket_path, on_progress=self._metrics.on_progress)
+            server = GroupServer(
+                self._group, stations=self._stations, socket_path=socket_path, on_progress=self._metrics.on_progress
+            )
             consumer = ConsumerProcess(socket_path)
             report = NodeReport(self._settings, group=self._group, server=server, metrics=self._metrics)
             health = HealthServer(

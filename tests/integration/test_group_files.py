@@ -17,6 +17,7 @@ from PIL import Image
 from tests.integration.rank_processes import RankFailed, RankProcesses, rank_processes
 from tests.integration.worker.nodes import write_tone
 from worker.group.errors import RenderInterrupted, RenderRefused
+from worker.group.messages import Draw
 from worker.group.renderer import PipelineRenderer
 from worker.group.request import RenderRequest
 from worker.media.errors import DiskFull
@@ -143,13 +144,20 @@ def _die_at_block(block: int) -> None:
 
 def _outcome(renderer: PipelineRenderer, request: RenderRequest) -> str:
     try:
-        result = renderer.render(request, on_progress=lambda progress: None, should_stop=lambda: False)
+        finishing = renderer.draw(
+            Draw(request, wanted_since=time.monotonic()), on_progress=ignore, on_dit=ignore, should_stop=lambda: False
+        )
+        result = None if finishing is None else finishing.finish(on_progress=ignore)
     except (RenderInterrupted, RenderRefused) as error:
         _kept.append(error)
         return error.code if isinstance(error, RenderInterrupted) else f"{error.code}: {error.message}"
     except OSError as error:
         return type(error).__name__
     return "aborted" if result is None else f"{result.frames} frames"
+
+
+def ignore(_: object) -> None:
+    pass
 
 
 _kept: list[Exception] = []

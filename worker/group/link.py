@@ -19,7 +19,16 @@ from worker.group.errors import (
 )
 from worker.group.messages import Cancel, Finished, Interrupted, Refused
 from worker.group.request import OnProgress, RenderProgress, RenderRequest, RenderResult, ShouldCancel
-from worker.group.session_messages import Hello, Lost, Outcome, StillHere, StoppedFor, StopReason, Unavailable
+from worker.group.session_messages import (
+    AskForPlace,
+    Hello,
+    Lost,
+    Outcome,
+    StillHere,
+    StoppedFor,
+    StopReason,
+    Unavailable,
+)
 from worker.group.socket_address import short_address
 
 POLL_S = 0.1
@@ -37,7 +46,33 @@ class GroupLink:
 
     @contextmanager
     def session(self, name: str) -> Iterator[Session]:
-        """Wait for the group to be warm and free, and hold it. Raises `GroupUnavailable`."""
+        """Wait for a place on the node, while its group is warm, and hold it. Raises `GroupUnavailable`."""
+        with self._connected() as connection:
+            with _node_gone_told():
+                connection.send(Hello(name))
+                if not connection.poll(ANSWER_TIMEOUT_S):
+                    raise GroupUnavailable("the node does not answer")
+                answer = connection.recv()
+            if isinstance(answer, Unavailable):
+                raise GroupUnavailable(answer.reason)
+            yield Session(connection)
+
+    def wait_for_place(self, *, until: ShouldCancel) -> None:
+        """Until the node would admit one more, or `until` is true.
+
+        It may take as long as the longest render. Raises `GroupUnavailable` when the node is gone or goes away.
+        """
+        with self._connected() as connection, _node_gone_told():
+            connection.send(AskForPlace())
+            while not until():
+                if connection.poll(POLL_S):
+                    answer = connection.recv()
+                    if isinstance(answer, Unavailable):
+                        raise GroupUnavailable(answer.reason)
+                    return
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
         opened = socket.socket(socket.AF_UNIX)
         opened.settimeout(CONNECT_TIMEOUT_S)
         try:
@@ -48,19 +83,21 @@ class GroupLink:
             raise GroupUnavailable(f"the node does not listen: {error}") from error
         opened.setblocking(True)
         with Connection(opened.detach()) as connection:
-            _be_admitted(connection, name)
-            yield Session(connection)
+            yield connection
 
 
 class Session:
-    """The group, held for one job."""
+    """A place on the node, held for one job."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def render(self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel) -> RenderResult:
-        """As `Group.render`; also raises `RenderDrained` when the node stopped the render because it goes away, and
-        `GroupUnavailable` when no group was warm in time.
+        """Wait for the turn, for all frames and for the file; others are drawn before and after meanwhile.
+
+        `on_progress` tells the phases in this order: waiting, encoding, rendering, muxing. Raises as `Group.render`;
+        also `RenderDrained` when the node stopped the render because it goes away, and `GroupUnavailable` when no group
+        was warm in time.
         """
         try:
             outcome = self._drive(request, on_progress=on_progress, should_cancel=should_cancel)
@@ -96,19 +133,15 @@ class Session:
                     return message
                 on_progress(message)
             if canceled_at is None and should_cancel():
-                self._connection.send(Cancel())
+                self._connection.send(Cancel(request.name))
                 canceled_at = time.monotonic()
             if canceled_at is not None and time.monotonic() - canceled_at > CANCEL_TIMEOUT_S:
                 raise GroupFailed("no_answer", f"the node did not stop the render within {CANCEL_TIMEOUT_S:g} s")
 
 
-def _be_admitted(connection: Connection, name: str) -> None:
+@contextmanager
+def _node_gone_told() -> Iterator[None]:
     try:
-        connection.send(Hello(name))
-        if not connection.poll(ANSWER_TIMEOUT_S):
-            raise GroupUnavailable("the node does not answer")
-        answer = connection.recv()
+        yield
     except (EOFError, ConnectionResetError, BrokenPipeError) as error:
         raise GroupUnavailable("the node hung up") from error
-    if isinstance(answer, Unavailable):
-        raise GroupUnavailable(answer.reason)

@@ -1,5 +1,8 @@
 """What passes between a group and its ranks.
 
+A rank draws one video at a time. Rank 0 may prepare the next meanwhile and finish the files of those before, so what it
+says of a video carries the name of its render.
+
 Knows plain values only: no tensors, no frames, no jobs. Everything here is pickled between processes of one node.
 """
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.pipeline.dit_clock import DiTSeconds
 from worker.pipeline.precision import MemoryUse, Precision
 
 
@@ -34,18 +38,36 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Upcoming:
+    """To rank 0: this video is drawn next, or never; open its files and encode it meanwhile."""
+
+    request: RenderRequest
+
+
+@dataclass(frozen=True)
+class Draw:
+    """To every rank at the same time: draw this video now."""
+
+    request: RenderRequest
+    wanted_since: float
+    """By `time.monotonic`, which all processes of a machine share: from then on an idle DiT was a waste."""
+
+
+@dataclass(frozen=True)
 class Cancel:
-    """To rank 0: end the render at the next block border."""
+    """To rank 0: let go of what was prepared, end the drawing at the next block border, or leave the file."""
+
+    name: str
 
 
 @dataclass(frozen=True)
 class Ping:
-    """To an idle rank: say `Idle` again."""
+    """To a rank that does not draw: say `Idle` again."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """To an idle rank: end in good order."""
+    """To a rank that does not draw: end in good order."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +88,51 @@ class Ready:
 
 @dataclass(frozen=True)
 class Idle:
-    """A rank is out of the render, however that ended, or answers a `Ping`."""
+    """A rank draws nothing: it is out of the drawing, however that ended, or answers a `Ping`."""
 
     rank: int
     device: DeviceReport
 
 
 @dataclass(frozen=True)
+class Worked:
+    """A rank with the DiT, every now and then while it draws."""
+
+    rank: int
+    dit: DiTSeconds
+
+
+@dataclass(frozen=True)
+class Moved:
+    name: str
+    progress: RenderProgress
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All frames of the video are with the writer of its file, which now ends it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Finished:
+    name: str
     result: RenderResult
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """The render ended at a block border because of a `Cancel`."""
+    """The render ended because of a `Cancel`."""
+
+    name: str
 
 
 @dataclass(frozen=True)
 class Refused:
-    """What was asked for cannot be made. The rank is as fit as before, unless it says this before `Ready`."""
+    """What was asked for cannot be made. The rank is as fit as before."""
 
+    name: str
     code: str
     message: str
 
@@ -93,6 +140,15 @@ class Refused:
 @dataclass(frozen=True)
 class Interrupted:
     """The render ended by a fault outside the network, such as a full disk; another try may do. The group is fit."""
+
+    name: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Unstartable:
+    """In place of `Ready`: the group can never start as it is configured."""
 
     code: str
     message: str
@@ -108,5 +164,6 @@ class Failed:
     traceback: str
 
 
-ToRank = Launch | RenderRequest | Cancel | Ping | Exit
-FromRank = Ready | Idle | RenderProgress | Finished | Stopped | Refused | Interrupted | Failed
+ToRank = Launch | Upcoming | Draw | Cancel | Ping | Exit
+Outcome = Finished | Stopped | Refused | Interrupted
+FromRank = Ready | Unstartable | Idle | Worked | Moved | Drawn | Outcome | Failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -20,6 +21,7 @@ class RankProcess:
         self.rank = rank
         self.process = process
         self.pipe = pipe
+        self._speaking = threading.Lock()
 
     @classmethod
     def start(cls, launch: Launch, *, module: str) -> RankProcess:
@@ -37,9 +39,14 @@ class RankProcess:
         return started
 
     def send(self, message: ToRank) -> None:
-        """To a rank that is gone, this does nothing: its end of the pipe tells."""
-        with suppress(BrokenPipeError, ConnectionResetError):
+        """From any thread. To a rank that is gone, this does nothing: its end of the pipe tells."""
+        with self._speaking, suppress(OSError):
             self.pipe.send(message)
+
+    def close(self) -> None:
+        """The pipe, after the process has ended."""
+        with self._speaking:
+            self.pipe.close()
 
     def ending(self) -> str | None:
         return ending(self.process)

@@ -1,37 +1,31 @@
-"""What a rank renders with: its share of the pipeline, and on rank 0 the files at both ends.
+"""What a rank draws with: its share of the pipeline, and on rank 0 the files at both ends.
 
-The only code of the group that knows torch and media files. Frames are written to the MP4 as they come, in the writer's
-own thread, so the device never waits for ffmpeg.
+The only code of the group that knows torch. Frames are written to the MP4 as they come, in the writer's own thread, and
+the files of the videos before and after are dealt with in others, so the device never waits for ffmpeg.
 """
 
 from __future__ import annotations
 
 import logging
-import statistics
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing
 from datetime import timedelta
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from PIL import Image
 
-from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
-from worker.group.messages import DeviceReport, Launch
-from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel
-from worker.media.errors import DiskFull, FfmpegFailed
-from worker.media.mp4 import Mp4Writer
-from worker.media.speech import SPEECH_RATE, SpeechFile
+from worker.group.errors import GroupRefused, RenderCanceled, RenderRefused
+from worker.group.finishing import Drawing, FileFinishing, file_faults_told
+from worker.group.messages import DeviceReport, Draw, Launch
+from worker.group.preparation import Preparation, Prepared, settings_of
+from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, ShouldCancel
+from worker.media.speech import SPEECH_RATE
 from worker.pipeline.checkpoint import CheckpointError, RandomWeights, ReleasedWeights, WeightSource
 from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
+from worker.pipeline.dit_clock import DiTSeconds, OnDiTWork
 from worker.pipeline.errors import (
     ImpossibleLayout,
     InvalidRender,
@@ -44,7 +38,7 @@ from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
 from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import SIDE_MULTIPLE, RenderInputs, RenderSettings
-from worker.pipeline.sound import ReadSamples, Samples, UnusableSound
+from worker.pipeline.sound import UnusableSound
 
 CANARY_FRAMES = 13
 """Two blocks: the first of a stream, and one that is like all others."""
@@ -103,6 +97,7 @@ class PipelineRenderer:
         self._pipeline = pipeline
         self._layout = layout
         self._device = device
+        self._preparations: dict[str, Preparation] = {}
 
     def prove(self) -> None:
         """Render two blocks of nothing, so that a rank that says it is ready has done all that a job will ask of it.
@@ -130,26 +125,27 @@ class PipelineRenderer:
             return DeviceReport(torch.cuda.get_device_name(self._device), total, total - free)
         return DeviceReport("cpu", psutil.virtual_memory().total, psutil.Process().memory_info().rss)
 
-    def render(
-        self, request: RenderRequest, *, on_progress: OnProgress, should_stop: ShouldCancel
-    ) -> RenderResult | None:
+    def prepare(self, request: RenderRequest) -> None:
+        self._preparations[request.name] = Preparation(request, encode=self._pipeline.prepare)
+
+    def forget(self, name: str) -> None:
+        preparation = self._preparations.pop(name, None)
+        if preparation is not None:
+            preparation.drop()
+
+    def draw(
+        self, draw: Draw, *, on_progress: OnProgress, on_dit: OnDiTWork, should_stop: ShouldCancel
+    ) -> FileFinishing | None:
+        dit = _DiTReports(on_dit)
         try:
-            settings = RenderSettings(
-                height=request.height,
-                width=request.width,
-                frames=request.frames,
-                seed=request.seed,
-                denoising_steps=request.denoising_steps,
-                prompt=request.prompt,
-                audio_mode=request.audio_mode,
-                sink_rotation=request.sink_rotation,
-            )
+            settings = settings_of(draw.request)
             self._pipeline.check(settings)
+            self._pipeline.clock.begin(wanted_since=draw.wanted_since, on_work=dit.note)
             if not self._layout.holds_encoders:
                 for _ in self._pipeline.render(settings, inputs=None, should_stop=should_stop):
                     raise AssertionError("frames come out of rank 0 only")
                 return None
-            return self._render_to_file(request, settings, on_progress=on_progress, should_stop=should_stop)
+            return self._draw_to_file(draw.request, settings, on_progress=on_progress, should_stop=should_stop)
         except RenderStopped as stopped:
             raise RenderCanceled(str(stopped)) from stopped
         except RenderAborted:
@@ -160,128 +156,72 @@ class PipelineRenderer:
             ) from error
         except (InvalidRender, UnusableSound) as error:
             raise RenderRefused("invalid_render", f"The video cannot be rendered: {error}") from error
-        except DiskFull as error:
-            raise RenderInterrupted("node_disk", str(error)) from error
-        except FfmpegFailed as error:
-            log.error("ffmpeg: %s", error)  # its own words name paths of this machine
-            raise RenderInterrupted("ffmpeg_failed", "The video could not be written on the worker.") from error
+        finally:
+            self.forget(draw.request.name)  # when it ended before it was begun
+            dit.tell()
 
-    def _render_to_file(
+    def _draw_to_file(
         self, request: RenderRequest, settings: RenderSettings, *, on_progress: OnProgress, should_stop: ShouldCancel
-    ) -> RenderResult:
+    ) -> FileFinishing:
         started = time.monotonic()
-        on_progress(RenderProgress(RenderPhase.ENCODING, blocks_done=0, blocks_total=None))
         drawn_at, frames = [], 0
-        with self._files(request, settings, on_progress) as (inputs, writer):
-            # closed at once when the writer fails: the DiT ranks would go on for blocks that nobody takes
-            with closing(self._pipeline.render(settings, inputs=inputs, should_stop=should_stop)) as blocks:
-                for block in blocks:
-                    writer.write(block.frames)
-                    drawn_at.append(time.monotonic())
-                    frames += len(block.frames)
-                    on_progress(RenderProgress(RenderPhase.RENDERING, block.index + 1, block.blocks_total))
-            with _growth_reported(request.video.parent, on_progress, blocks=len(drawn_at)):
-                writer.finish()
-        finished = time.monotonic()
-        return RenderResult(
-            video=request.video,
-            frames=frames,
-            blocks=len(drawn_at),
-            gpu_seconds=(drawn_at[-1] - started) * self._layout.world_size,
-            ms_per_block=1000 * _typical_gap(drawn_at, started=started),
-            encoding_s=drawn_at[0] - started,
-            rendering_s=drawn_at[-1] - drawn_at[0],
-            muxing_s=finished - drawn_at[-1],
-        )
-
-    @contextmanager
-    def _files(
-        self, request: RenderRequest, settings: RenderSettings, on_progress: OnProgress
-    ) -> Iterator[tuple[RenderInputs, Mp4Writer]]:
-        """The files at both ends, open. Where one cannot be opened, the DiT ranks are told not to wait."""
-        with ExitStack() as stack:
+        with file_faults_told():
+            prepared = self._prepared(request, settings, on_progress=on_progress, should_stop=should_stop)
             try:
-                speech = stack.enter_context(SpeechFile(request.speech))
-                inputs = RenderInputs(
-                    read_samples=_reported(speech.read, on_progress),
-                    total_samples=speech.samples,
-                    image=_pixels(request.picture),
-                )
-                writer = stack.enter_context(
-                    Mp4Writer(
-                        request.video,
-                        width=request.width,
-                        height=request.height,
-                        output_fps=request.output_fps,
-                        sound=request.sound,
-                        duration_s=request.duration_s,
-                    )
-                )
+                # closed at once when the writer fails: the DiT ranks would go on for blocks that nobody takes
+                with closing(
+                    self._pipeline.render(settings, inputs=prepared.encoded, should_stop=should_stop)
+                ) as blocks:
+                    for block in blocks:
+                        prepared.writer.write(block.frames)
+                        drawn_at.append(time.monotonic())
+                        frames += len(block.frames)
+                        on_progress(RenderProgress(RenderPhase.RENDERING, block.index + 1, block.blocks_total))
             except BaseException:
-                self._pipeline.decline(settings)
+                prepared.files.close()
                 raise
-            yield inputs, writer
+        drawing = Drawing(started=started, drawn_at=drawn_at, frames=frames, ranks=self._layout.world_size)
+        return FileFinishing(request, prepared=prepared, drawing=drawing)
 
+    def _prepared(
+        self, request: RenderRequest, settings: RenderSettings, *, on_progress: OnProgress, should_stop: ShouldCancel
+    ) -> Prepared:
+        """Made ahead, or now. Where it cannot be made, the DiT ranks are told not to wait."""
 
-def _pixels(picture: Path) -> NDArray[np.uint8]:
-    with Image.open(picture, formats=["PNG"]) as image:
-        return np.array(image.convert("RGB"))
-
-
-def _reported(read: ReadSamples, on_progress: OnProgress) -> ReadSamples:
-    """Reading an hour of sound takes a while, and is progress."""
-    last_at = time.monotonic()
-
-    def read_and_report(samples: int) -> Samples:
-        nonlocal last_at
-        if time.monotonic() - last_at > REPORT_EVERY_S:
-            last_at = time.monotonic()
+        def tell_progress() -> None:
             on_progress(RenderProgress(RenderPhase.ENCODING, blocks_done=0, blocks_total=None))
-        return read(samples)
 
-    return read_and_report
+        def stop_when_asked() -> None:
+            if should_stop():
+                raise RenderStopped(block=0)
 
-
-@contextmanager
-def _growth_reported(directory: Path, on_progress: OnProgress, *, blocks: int) -> Iterator[None]:
-    """While the block runs, changes of the files in `directory` are reported as progress of the muxing.
-
-    The thread that reports is the only one that does: the caller waits in the block meanwhile.
-    """
-    done = threading.Event()
-
-    def watch() -> None:
-        seen = None
-        while True:
-            now = _files(directory)
-            if now != seen:
-                seen = now
-                on_progress(RenderProgress(RenderPhase.MUXING, blocks_done=blocks, blocks_total=blocks))
-            if done.wait(REPORT_EVERY_S):
-                return
-
-    watcher = threading.Thread(target=watch, name="muxing")
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+        tell_progress()
+        preparation = self._preparations.pop(request.name, None) or Preparation(request, encode=self._pipeline.prepare)
+        try:
+            return preparation.take(on_moved=tell_progress, may_go_on=stop_when_asked)
+        except BaseException:
+            preparation.drop()
+            self._pipeline.decline(settings)
+            raise
 
 
-def _files(directory: Path) -> set[tuple[str, int, int]]:
-    found = set()
-    for path in directory.iterdir():
-        with suppress(FileNotFoundError):  # renamed or removed meanwhile
-            stat = path.stat()
-            found.add((path.name, stat.st_size, stat.st_mtime_ns))
-    return found
+class _DiTReports:
+    """Passes the time of the DiT on: at the first work on a video, then every now and then, and in the end."""
 
+    def __init__(self, on_dit: OnDiTWork) -> None:
+        self._on_dit = on_dit
+        self._seconds: DiTSeconds | None = None
+        self._told_at = float("-inf")
 
-def _typical_gap(drawn_at: Sequence[float], *, started: float) -> float:
-    """Seconds between two blocks of a running stream; of a single block, all it took."""
-    gaps = [later - earlier for earlier, later in pairwise(drawn_at)]
-    return statistics.median(gaps) if gaps else drawn_at[0] - started
+    def note(self, seconds: DiTSeconds) -> None:
+        self._seconds = seconds
+        if time.monotonic() - self._told_at >= REPORT_EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        if self._seconds is not None:
+            self._told_at = time.monotonic()
+            self._on_dit(self._seconds)
 
 
 def _device(launch: Launch) -> torch.device:

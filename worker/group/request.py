@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.sink_rotation import SinkRotation
@@ -17,7 +16,7 @@ class RenderRequest:
     """One video to make, of inputs that were checked and prepared already."""
 
     name: str
-    """For logs and for people: the job's id, or the file's name."""
+    """No other render of its time has it: the job's id and attempt, or the file's name."""
     speech: Path
     """What the network listens to, as `worker.media.speech` has it."""
     picture: Path
@@ -47,11 +46,11 @@ class RenderResult:
     """Frames drawn."""
     blocks: int
     gpu_seconds: float
-    """Seconds from the first encoder to the last frame, times the number of ranks."""
+    """Seconds that the ranks had for nothing else, until the last frame was drawn, times the number of ranks."""
     ms_per_block: float
     """Median time between two blocks once the stream runs."""
     encoding_s: float
-    """Until the first block was drawn."""
+    """From the order to draw until the first block was drawn."""
     rendering_s: float
     """From the first block to the last."""
     muxing_s: float
@@ -59,6 +58,7 @@ class RenderResult:
 
 
 class RenderPhase(StrEnum):
+    WAITING = "waiting"  # for its turn; told when the render before it moves
     ENCODING = "encoding"
     RENDERING = "rendering"
     MUXING = "muxing"
@@ -74,11 +74,3 @@ class RenderProgress:
 
 OnProgress = Callable[[RenderProgress], None]
 ShouldCancel = Callable[[], bool]
-
-
-class Renders(Protocol):
-    """Something that renders: a group of this process, or the node's group behind its socket."""
-
-    def render(
-        self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel
-    ) -> RenderResult: ...

@@ -10,19 +10,24 @@ from worker.group.messages import Finished, Interrupted, Refused
 
 @dataclass(frozen=True)
 class Hello:
-    """Client: this job wants the group."""
+    """Client: this job is to be rendered here."""
 
     name: str
 
 
 @dataclass(frozen=True)
+class AskForPlace:
+    """Client: say when the node would admit one more."""
+
+
+@dataclass(frozen=True)
 class StillHere:
-    """Client, every now and then while its render runs: it is not frozen."""
+    """Client, every now and then while it waits for its render: it is not frozen."""
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """Node: the group is warm and nobody else's until you hang up."""
+    """Node: the group is warm, and your video comes next. You have a place here until you hang up."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class StoppedFor:
 
 @dataclass(frozen=True)
 class Lost:
-    """The group went down under the render."""
+    """The group went down while it drew the video."""
 
     code: str
     message: str

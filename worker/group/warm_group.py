@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.group.errors import GroupFailed, GroupRefused, GroupUnavailable
-from worker.group.group import Group
+from worker.group.group import DrawnVideo, Group
 from worker.group.messages import DeviceReport
 from worker.group.request import OnProgress, RenderRequest, RenderResult, ShouldCancel
+from worker.pipeline.dit_clock import DiTSeconds
 
 CHECK_EVERY_S = 5.0
 STOP_TIMEOUT_S = 15.0
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 
 class GroupState(StrEnum):
     STARTING = "starting"  # ranks are launching or loading weights
-    READY = "ready"  # warm and idle
-    BUSY = "busy"  # renders
+    READY = "ready"  # warm; it may finish files of videos that are drawn
+    BUSY = "busy"  # draws
     REFUSED = "refused"  # can never start as it is configured
     UNHEALTHY = "unhealthy"  # failed too often
     CLOSED = "closed"
@@ -67,6 +68,7 @@ class WarmGroup:
         self._seconds: dict[GroupState, float] = {}
         self._restarts = 0
         self._reason: str | None = None
+        self._dit_of_earlier_lives = DiTSeconds()
         self._closing = threading.Event()
         self._owner = threading.Thread(target=self._own, name="group-owner")
 
@@ -78,18 +80,38 @@ class WarmGroup:
         """Raises `GroupUnavailable` when no warm group is there in time, at once when none will ever be."""
         with self._changed:
             self._changed.wait_for(lambda: self._state is not GroupState.STARTING, timeout=timeout_s)
-            if self._state not in (GroupState.READY, GroupState.BUSY):
-                raise GroupUnavailable(f"the group is {self._state}" + (f": {self._reason}" if self._reason else ""))
+            self._warm()
 
-    def render(self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel) -> RenderResult:
-        """As `Group.render`, in the group that is warm now. Raises `GroupUnavailable` when none is."""
+    def announce(self, request: RenderRequest) -> None:
+        """As `Group.announce`. A group that is launched later does not know of it, and does not need to."""
+        with self._changed:
+            group = self._group
+        if group is not None:
+            group.announce(request)
+
+    def forget(self, name: str) -> None:
+        """As `Group.forget`."""
+        with self._changed:
+            group = self._group
+        if group is not None:
+            group.forget(name)
+
+    def draw(
+        self, request: RenderRequest, *, wanted_since: float, on_progress: OnProgress, should_cancel: ShouldCancel
+    ) -> DrawnVideo:
+        """As `Group.draw`, in the group that is warm now. Raises `GroupUnavailable` when none is, or it is taken."""
         group = self._take()
         try:
-            return group.render(request, on_progress=on_progress, should_cancel=should_cancel)
+            return group.draw(request, wanted_since=wanted_since, on_progress=on_progress, should_cancel=should_cancel)
         finally:
             with self._changed:
                 if self._group is group and self._state is GroupState.BUSY:
                     self._enter(GroupState.STARTING if group.is_down else GroupState.READY)
+
+    def render(self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel) -> RenderResult:
+        """Draw one video and wait for its file. Raises as `draw` and `DrawnVideo.finish`."""
+        drawn = self.draw(request, wanted_since=time.monotonic(), on_progress=on_progress, should_cancel=should_cancel)
+        return drawn.finish(on_progress=on_progress, should_cancel=should_cancel)
 
     def close(self) -> None:
         """End the ranks; a render in another thread raises `GroupFailed`."""
@@ -120,12 +142,29 @@ class WarmGroup:
             now = time.monotonic()
             return {**self._seconds, self._state: self._seconds.get(self._state, 0.0) + now - self._state_since}
 
+    @property
+    def dit_seconds(self) -> DiTSeconds:
+        """How long the DiT worked and waited, in all lives together."""
+        with self._changed:
+            now = DiTSeconds() if self._group is None else self._group.dit_seconds
+            return self._dit_of_earlier_lives + now
+
     def _take(self) -> Group:
         with self._changed:
-            if self._group is None or self._state is not GroupState.READY:
-                raise GroupUnavailable(f"the group is {self._state}")
+            group = self._warm()
+            if self._state is GroupState.BUSY:
+                raise GroupUnavailable("the group is busy")
             self._enter(GroupState.BUSY)
-            return self._group
+            return group
+
+    def _warm(self) -> Group:
+        """The group, warm; the lock is held. One that just went down is not, though its owner has yet to notice."""
+        group = self._group
+        if group is None or self._state not in (GroupState.READY, GroupState.BUSY):
+            raise GroupUnavailable(f"the group is {self._state}" + (f": {self._reason}" if self._reason else ""))
+        if group.is_down:
+            raise GroupUnavailable("the group went down")
+        return group
 
     def _own(self) -> None:
         """The owner's life. It outlives every rank it starts, since Linux ties those to this very thread."""
@@ -156,13 +195,16 @@ class WarmGroup:
                 self._enter(GroupState.READY)
             while not self._closing.is_set():
                 group.check()
-                with self._changed:
-                    self._changed.wait_for(lambda: group.is_down or self._closing.is_set(), timeout=CHECK_EVERY_S)
+                group.wait_until_down(timeout_s=CHECK_EVERY_S)
         except GroupFailed as failure:
             with self._changed:
                 self._reason = failure.message
                 self._enter(GroupState.STARTING)
         finally:
+            seconds = group.dit_seconds
+            with self._changed:
+                self._dit_of_earlier_lives += seconds
+                self._group = None
             group.close()
 
     def _spend_budget(self) -> None:

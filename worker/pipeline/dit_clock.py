@@ -40,11 +40,14 @@ class DiTSeconds:
         )
 
 
-class DiTClock(Protocol):
-    """Used by the one thread that denoises."""
+OnDiTWork = Callable[[DiTSeconds], None]
 
-    def begin(self, *, wanted_since: float, on_work: Callable[[DiTSeconds], None]) -> None:
-        """A video comes, wanted since then by `time.monotonic`. `on_work` hears of each piece of the DiT's work on it."""
+
+class DiTClock(Protocol):
+    """Used by the one thread that denoises. What is done before the first `begin`, as a trial, waits for nobody."""
+
+    def begin(self, *, wanted_since: float, on_work: OnDiTWork) -> None:
+        """A video comes, wanted since then by `time.monotonic`. `on_work` hears of all the DiT's work on it."""
 
     def denoising(self) -> AbstractContextManager[None]:
         """The DiT works in the block."""
@@ -59,11 +62,11 @@ class WallDiTClock:
     def __init__(self) -> None:
         self._seconds = DiTSeconds()
         self._free_since = time.monotonic()
-        self._wanted_since = self._free_since
+        self._wanted_since = float("inf")
         self._has_begun = False
-        self._on_work: Callable[[DiTSeconds], None] = _ignore
+        self._on_work: OnDiTWork = _ignore
 
-    def begin(self, *, wanted_since: float, on_work: Callable[[DiTSeconds], None]) -> None:
+    def begin(self, *, wanted_since: float, on_work: OnDiTWork) -> None:
         self._wanted_since = wanted_since
         self._has_begun = False
         self._on_work = on_work

@@ -1,13 +1,13 @@
 """What every render job of one consumer works with. Made once at the entry point and passed down."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from models.database import Database
 from worker.fetching import FetchLimits, InputPlaces
 from worker.group.link import GroupLink
 from worker.media.limits import MediaLimits
 from worker.storage import Storage
+from worker.tasks.attempt_directories import AttemptDirectories
 from worker.tasks.drain import Drain
 
 
@@ -19,7 +19,7 @@ class RenderDesk:
     link: GroupLink
     node_name: str
     preset: str
-    attempts_directory: Path
+    attempts: AttemptDirectories
     drain: Drain
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)
     media_limits: MediaLimits = field(default_factory=MediaLimits)

@@ -93,6 +93,7 @@ class Lease:
         self._looked_at = now
         self._is_lost = False
         self._is_cancel_requested = False
+        self._is_let_finish = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease {job_id}", daemon=True)
 
@@ -113,15 +114,22 @@ class Lease:
         self._work = replace(self._work, phase=phase, moved_at=time.monotonic(), quiet_allowance_s=quiet_allowance_s)
         self.check()
 
-    def moved(self, phase: Phase, *, blocks_done: int, blocks_total: int | None) -> None:
-        """The group made progress."""
+    def moved(
+        self, phase: Phase, *, blocks_done: int, blocks_total: int | None, quiet_allowance_s: float = 0.0
+    ) -> None:
+        """The group made progress, and so long may nothing be seen of it now."""
         self._work = replace(
             self._work,
             phase=phase,
             blocks_done=blocks_done,
             blocks_total=blocks_total,
             moved_at=time.monotonic(),
+            quiet_allowance_s=quiet_allowance_s,
         )
+
+    def let_finish(self) -> None:
+        """The frames are drawn: a drain lets the attempt go on from here, until the grace ends."""
+        self._is_let_finish = True
 
     @property
     def standing(self) -> Standing:
@@ -130,7 +138,7 @@ class Lease:
             return Standing.LOST
         if self._is_cancel_requested:
             return Standing.CANCEL_REQUESTED
-        return Standing.DRAINING if self._drain.is_asked else Standing.HELD
+        return Standing.DRAINING if self._drain.is_asked and not self._is_let_finish else Standing.HELD
 
     def check(self) -> None:
         """Raises `LeaseLost`, `CancelRequested` or `DrainRequested` unless the work may go on."""

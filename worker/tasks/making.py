@@ -1,5 +1,7 @@
 """One attempt at a video, step by step: fetch, prepare, render, measure, upload. Every step needs the lease.
 
+Other attempts take the same steps beside it; only the drawing has to wait for its turn, in the group.
+
 Knows files, the group behind its socket and the storage; writes nothing to the record but the progress.
 """
 
@@ -16,7 +18,7 @@ from models.transitions import OutputKeys, RenderMetrics
 from worker.fetching import fetch
 from worker.group.errors import RenderCanceled
 from worker.group.link import Session
-from worker.group.request import RenderProgress, RenderRequest, RenderResult
+from worker.group.request import RenderPhase, RenderProgress, RenderRequest, RenderResult
 from worker.media.checking import Expected, check
 from worker.media.inputs import PictureFile, PreparedInputs, VideoFile, prepare
 from worker.media.length import LengthPolicy
@@ -33,7 +35,22 @@ FETCH_QUIET_S = 60.0
 PREPARE_QUIET_S = 300.0
 MEASURE_QUIET_S = 600.0
 UPLOAD_QUIET_S = 900.0
-"""How long a step may take without a sign of progress. What runs in it has limits of its own, mostly shorter."""
+WAIT_QUIET_S = 120.0
+FINISH_QUIET_S = 150.0
+"""How long a step may take without a sign of progress. What runs in it has limits of its own, mostly shorter.
+
+A video that waits for its turn hears when the one before it moves. When that one hangs, it ends by its own deadline,
+and within another such time there is a warm group again or the job is handed back.
+"""
+
+PHASES = {
+    RenderPhase.WAITING: Phase.PREPARING,
+    RenderPhase.ENCODING: Phase.ENCODING,
+    RenderPhase.RENDERING: Phase.RENDERING,
+    RenderPhase.MUXING: Phase.MUXING,
+}
+QUIET_S = {RenderPhase.WAITING: WAIT_QUIET_S, RenderPhase.MUXING: FINISH_QUIET_S}
+"""None while the group encodes and draws: a live thread over a hung group is no heartbeat."""
 
 CONTENT_TYPES = {
     OutputName.VIDEO: "video/mp4",
@@ -100,7 +117,7 @@ def _fetch(source: str, job: Job, *, desk: RenderDesk, into: Path) -> Path:
 
 def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease, directory: Path) -> RenderResult:
     request = RenderRequest(
-        name=job.id,
+        name=f"{job.id}.{job.attempt}",
         speech=prepared.speech,
         picture=prepared.picture,
         sound=prepared.sound,
@@ -118,9 +135,16 @@ def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease,
     )
 
     def on_progress(progress: RenderProgress) -> None:
-        lease.moved(Phase(progress.phase), blocks_done=progress.blocks_done, blocks_total=progress.blocks_total)
+        if progress.phase is RenderPhase.MUXING:
+            lease.let_finish()
+        lease.moved(
+            PHASES[progress.phase],
+            blocks_done=progress.blocks_done,
+            blocks_total=progress.blocks_total,
+            quiet_allowance_s=QUIET_S.get(progress.phase, 0.0),
+        )
 
-    lease.begin(Phase.ENCODING, quiet_allowance_s=0.0)
+    lease.begin(Phase.PREPARING, quiet_allowance_s=WAIT_QUIET_S)
     try:
         return group.render(request, on_progress=on_progress, should_cancel=lambda: lease.standing is not Standing.HELD)
     except RenderCanceled:

@@ -1,17 +1,18 @@
 """The story of a render job, from the claim to its outcome. The only way a video is made for the queue.
 
 Knows the record and what each way of ending means for the job; how the video is made is in `making.py`. It may be told
-twice of one job, at any time, on any node: only one claim wins.
+twice of one job, at any time, on any node: only one claim wins. Some stories run beside each other; which may begin is
+the node's rule (`worker/group/stations.py`).
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,31 +28,62 @@ from worker.tasks.endings import Ending, ending_of
 from worker.tasks.lease import CancelRequested, DrainRequested, Lease, LeaseLost
 from worker.tasks.making import Made, make
 
+POLL_S = 0.2
+
 log = logging.getLogger(__name__)
 
 
-def register(app: Celery, desk: RenderDesk) -> None:
+def register(app: Celery, stories: Stories) -> None:
     """Make `app` answer to the messages of render jobs."""
 
     def render(job_id: str) -> None:
-        render_job(job_id, desk)
+        stories.begin(job_id)
 
     app.task(render, name=str(TaskName.RENDER), shared=False)
 
 
-def render_job(job_id: str, desk: RenderDesk) -> None:
-    """Render one job to its outcome. Safe to call twice: only one claim wins.
+class Stories:
+    """The stories of a consumer's jobs: each in a thread of its own, begun one at a time."""
 
-    The group is asked first, so that a job is never claimed by a node that cannot render it now. A job that is left
-    unclaimed is sent again by the scheduler.
-    """
-    try:
-        with desk.link.session(job_id) as group:
+    def __init__(self, desk: RenderDesk) -> None:
+        self._desk = desk
+        self._running: set[threading.Thread] = set()
+
+    def begin(self, job_id: str) -> None:
+        """Claim one job and begin its story. Safe to call twice: only one claim wins.
+
+        The node is asked first, so that a job is never claimed by a node that cannot render it soon. A job that is left
+        unclaimed is sent again by the scheduler. Returns when the node would take one more: until then, messages are
+        left for other nodes.
+        """
+        desk = self._desk
+        with ExitStack() as stack:
+            try:
+                group = stack.enter_context(desk.link.session(job_id))
+            except GroupUnavailable as unavailable:
+                log.warning("%s: not claimed: %s", job_id, unavailable)
+                return
             job = _claim(job_id, desk)
-            if job is not None:
-                _live(job, group, desk)
-    except GroupUnavailable as unavailable:
-        log.warning("%s: not claimed: %s", job_id, unavailable)
+            if job is None:
+                return
+            thread = threading.Thread(
+                target=_live, args=(job, group, desk, stack.pop_all()), name=f"story {job_id}", daemon=True
+            )
+            thread.start()
+        self._running = {running for running in self._running if running.is_alive()} | {thread}
+        try:
+            desk.link.wait_for_place(until=lambda: desk.drain.is_asked)
+        except GroupUnavailable as unavailable:
+            log.info("no more is taken now: %s", unavailable)
+
+    def wait_until_all_ended(self, *, grace_s: float) -> None:
+        """Once no more begin. After a drain it waits until `grace_s` after all was handed back."""
+        for thread in self._running:
+            while thread.is_alive() and not self._desk.drain.is_overdue:
+                thread.join(timeout=POLL_S)
+        deadline = time.monotonic() + grace_s
+        for thread in self._running:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def _claim(job_id: str, desk: RenderDesk) -> Job | None:
@@ -64,12 +96,13 @@ def _claim(job_id: str, desk: RenderDesk) -> Job | None:
         return None
 
 
-def _live(job: Job, group: Session, desk: RenderDesk) -> None:
-    """One attempt: the video is made and the job ends, or the job goes on elsewhere."""
+def _live(job: Job, group: Session, desk: RenderDesk, place: ExitStack) -> None:
+    """One attempt: the video is made and the job ends, or the job goes on elsewhere. `place` is on the node."""
     log.info("%s: attempt %d begins", job.id, job.attempt)
     with (
+        place,
         Lease(desk.database, job_id=job.id, attempt=job.attempt, drain=desk.drain) as lease,
-        _attempt_directory(job, desk.attempts_directory) as directory,
+        desk.attempts.of(job.id, attempt=job.attempt) as directory,
     ):
         try:
             made = make(job, group=group, lease=lease, desk=desk, directory=directory)
@@ -119,20 +152,3 @@ def _settle(job: Job, lease: Lease, transition: Callable[..., bool]) -> bool:
     if not settled:
         log.warning("%s: attempt %d had nothing to settle: it is decided elsewhere", job.id, job.attempt)
     return bool(settled)
-
-
-@contextmanager
-def _attempt_directory(job: Job, attempts_directory: Path) -> Iterator[Path]:
-    """A directory of this attempt alone, gone afterwards; and so is what a killed consumer left of an earlier one.
-
-    Whoever holds the group is alone here: nothing of an earlier attempt is still being written.
-    """
-    if attempts_directory.exists():
-        for left in attempts_directory.iterdir():
-            shutil.rmtree(left)
-    directory = attempts_directory / f"{job.id}.{job.attempt}"
-    directory.mkdir(parents=True)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory)

@@ -8,42 +8,58 @@ import sys
 
 import numpy as np
 
-from tests.unit.group.stand_in_rank import StandIn
-from worker.group.messages import Launch
+from tests.unit.group.stand_in_rank import FileStandIn, StandIn
+from worker.group.messages import Draw
 from worker.group.rank import main
 from worker.group.request import OnProgress, RenderRequest, RenderResult, ShouldCancel
 from worker.media.mp4 import Mp4Writer
+from worker.pipeline.dit_clock import OnDiTWork
 
 FRAMES_PER_BLOCK = 8
 
 
-class VideoStandIn(StandIn):
-    def __init__(self, launch: Launch) -> None:
-        super().__init__(launch)
-        self._video: Mp4Writer | None = None
+class VideoFileStandIn(FileStandIn):
+    def __init__(self, request: RenderRequest, *, blocks: int, writer: Mp4Writer) -> None:
+        super().__init__(request, blocks=blocks)
+        self._writer = writer
 
-    def render(
-        self, request: RenderRequest, *, on_progress: OnProgress, should_stop: ShouldCancel
-    ) -> RenderResult | None:
+    def finish(self, *, on_progress: OnProgress) -> RenderResult:
+        try:
+            return super().finish(on_progress=on_progress)
+        finally:
+            self._writer.abort()
+
+    def write(self) -> None:
+        self._writer.finish()
+
+
+class VideoStandIn(StandIn):
+    def draw(
+        self, draw: Draw, *, on_progress: OnProgress, on_dit: OnDiTWork, should_stop: ShouldCancel
+    ) -> FileStandIn | None:
         if self.rank != 0:
-            return super().render(request, on_progress=on_progress, should_stop=should_stop)
-        with Mp4Writer(
+            return super().draw(draw, on_progress=on_progress, on_dit=on_dit, should_stop=should_stop)
+        request = draw.request
+        self.writer = Mp4Writer(
             request.video, width=request.width, height=request.height, output_fps=request.output_fps,
             sound=request.sound, duration_s=request.duration_s,
-        ) as self._video:  # fmt: skip
-            return super().render(request, on_progress=on_progress, should_stop=should_stop)
+        )  # fmt: skip
+        self.writer.__enter__()
+        try:
+            return super().draw(draw, on_progress=on_progress, on_dit=on_dit, should_stop=should_stop)
+        except BaseException:
+            self.writer.abort()
+            raise
 
-    def blocks(self, request: RenderRequest, orders: dict[str, str]) -> int:
+    def blocks(self, request: RenderRequest) -> int:
         return -(-request.frames // FRAMES_PER_BLOCK)
 
-    def draw(self, request: RenderRequest, block: int) -> None:
+    def draw_block(self, request: RenderRequest, block: int) -> None:
         if self.rank == 0:
-            assert self._video is not None
-            self._video.write(np.full((FRAMES_PER_BLOCK, request.height, request.width, 3), 40 * block % 256, np.uint8))
+            self.writer.write(np.full((FRAMES_PER_BLOCK, request.height, request.width, 3), 40 * block % 256, np.uint8))
 
-    def write(self, request: RenderRequest) -> None:
-        assert self._video is not None
-        self._video.finish()
+    def file(self, request: RenderRequest, blocks: int) -> FileStandIn:
+        return VideoFileStandIn(request, blocks=blocks, writer=self.writer)
 
 
 if __name__ == "__main__":

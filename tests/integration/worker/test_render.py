@@ -113,12 +113,13 @@ def _a_cancel_stops_the_render_within_about_a_block(around: Surroundings) -> Non
 
 
 def _jobs_of_higher_priority_begin_first(around: Surroundings) -> None:
-    blocking = around.job(SLOW, seconds=3)
+    blocking = around.job(SLOW, seconds=120)  # too long for anything to be taken beside it
     around.publish(blocking)
-    around.wait_for_blocks(blocking, 1)
+    around.wait_for_blocks(blocking, 3)
     jobs = [around.job(priority=priority) for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH)]
     for job in jobs:
         around.publish(job)
+    _cancel(around, blocking)
     begun = [around.wait_for_status(job, JobStatus.SUCCEEDED).started_at for job in jobs]
     assert None not in begun
     assert sorted(begun, reverse=True) == begun  # type: ignore[type-var]
@@ -251,6 +252,11 @@ def test_the_late_result_of_a_worker_that_lost_its_lease_is_ignored(around: Surr
     assert won.attempt == 2
     assert (after.result_key, after.updated_at) == (won.result_key, won.updated_at)
     assert _events(around, job) == ["job.succeeded"]
+
+
+def _cancel(around: Surroundings, job: Job) -> None:
+    with around.database.transaction() as session:
+        assert transitions.request_cancel(session, job.id, tenant_id=around.tenant_id) is CancelAnswer.REQUESTED
 
 
 def _rescue(around: Surroundings, job: Job) -> None:

@@ -4,6 +4,7 @@ Record, storage and ffmpeg are real; what renders is a few lines that write fram
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,10 @@ from worker.media.mp4 import Mp4Writer
 from worker.outbound import AddressPolicy, Client
 from worker.storage import StorageError, StoredObject
 from worker.storage.local import LocalStorage
+from worker.tasks.attempt_directories import AttemptDirectories
 from worker.tasks.desk import RenderDesk
 from worker.tasks.drain import Drain
-from worker.tasks.render import render_job
+from worker.tasks.render import Stories
 
 
 class InstantGroup:
@@ -44,6 +46,9 @@ class InstantGroup:
     @contextmanager
     def session(self, name: str) -> Iterator["InstantGroup"]:
         yield self
+
+    def wait_for_place(self, *, until: ShouldCancel) -> None:
+        pass
 
     def render(self, request: RenderRequest, *, on_progress: OnProgress, should_cancel: ShouldCancel) -> RenderResult:
         self.renders += 1
@@ -97,7 +102,7 @@ def make_desk(around: Surroundings, group: InstantGroup) -> Callable[..., Render
             "link": group,
             "node_name": "node-1",
             "preset": "tiny",
-            "attempts_directory": around.directory / "work",
+            "attempts": AttemptDirectories(around.directory / "work"),
             "drain": Drain(grace_s=600),
         }
         return RenderDesk(**{**parts, **changes})  # type: ignore[arg-type]
@@ -244,17 +249,32 @@ def test_a_record_that_restarts_in_mid_render_is_waited_for(
             width=64, height=64,
         )  # fmt: skip
 
-    def crash(should_cancel: ShouldCancel) -> None:
-        own_postgres.kill()
-        own_postgres.start()
+    drawn, restarted = threading.Event(), threading.Event()
 
-    group.then = crash
-    render_job(job.id, make_desk(database=database))
+    def wait_for_restart(should_cancel: ShouldCancel) -> None:
+        drawn.set()
+        assert restarted.wait(timeout=30)
+
+    group.then = wait_for_restart
+    stories = Stories(make_desk(database=database))
+    stories.begin(job.id)
+    assert drawn.wait(timeout=30)
+    own_postgres.kill()
+    own_postgres.start()  # by this thread, which lives as long as it has to
+    restarted.set()
+    stories.wait_until_all_ended(grace_s=30.0)
     with database.transaction() as session:
         row = session.get(Job, job.id)
         assert row is not None
         assert (row.status, row.attempt) == (JobStatus.SUCCEEDED, 1)
     database.close()
+
+
+def render_job(job_id: str, desk: RenderDesk) -> None:
+    """The whole story of one job."""
+    stories = Stories(desk)
+    stories.begin(job_id)
+    stories.wait_until_all_ended(grace_s=30.0)
 
 
 def _events(around: Surroundings, job: Job) -> int:

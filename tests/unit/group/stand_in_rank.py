@@ -1,20 +1,60 @@
 """A rank whose network is a stand-in: real processes, pipes and signals, without torch's ten seconds.
 
 The ranks keep step as the real ones do, block by block, over a socket at the rendezvous, so a stopped or dead rank
-stalls or breaks the others. The prompt says what goes wrong: `rank=1 block=2 do=raise`, words in any order.
+stalls or breaks the others. The prompt says what goes wrong: `rank=1 block=2 do=raise`, and with the file,
+`file=2.0` (seconds it takes) `file_do=hang`; words in any order. What was prepared leaves a file beside the video.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Client, Connection, Listener
 
 from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
-from worker.group.messages import DeviceReport, Launch
+from worker.group.messages import DeviceReport, Draw, Launch
 from worker.group.rank import main
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel
+from worker.pipeline.dit_clock import DiTSeconds, OnDiTWork
+
+
+def orders_of(request: RenderRequest) -> dict[str, str]:
+    return dict(word.split("=") for word in request.prompt.split() if "=" in word)
+
+
+class FileStandIn:
+    """The file of a video: written after `file` seconds, unless it is told to go wrong."""
+
+    def __init__(self, request: RenderRequest, *, blocks: int) -> None:
+        self._request = request
+        self._blocks = blocks
+        self._aborted = threading.Event()
+
+    def finish(self, *, on_progress: OnProgress) -> RenderResult:
+        orders = orders_of(self._request)
+        on_progress(RenderProgress(RenderPhase.MUXING, self._blocks, self._blocks))
+        seconds = 600.0 if orders.get("file_do") == "hang" else float(orders.get("file", "0"))
+        if self._aborted.wait(seconds):
+            raise RenderCanceled
+        match orders.get("file_do"):
+            case "interrupt":
+                raise RenderInterrupted("node_disk", "no space left for the file")
+            case "raise":
+                raise ZeroDivisionError("nobody thought of this")
+        self.write()
+        return RenderResult(
+            video=self._request.video, frames=self._request.frames, blocks=self._blocks, gpu_seconds=1.0,
+            ms_per_block=20.0, encoding_s=0.0, rendering_s=1.0, muxing_s=0.0,
+        )  # fmt: skip
+
+    def write(self) -> None:
+        self._request.video.write_bytes(f"{os.getpid()}".encode())
+
+    def abort(self) -> None:
+        self._aborted.set()
 
 
 class StandIn:
@@ -27,27 +67,48 @@ class StandIn:
             time.sleep(60)
         self.rank = launch.rank
         self.others = _meet(launch)
+        self.prepared: dict[str, RenderRequest] = {}
+        self.holds_dit = launch.world_size == 1 or launch.rank > 0
+        self.dit = DiTSeconds()
+        self.free_since = time.monotonic()
 
     def device(self) -> DeviceReport:
         return DeviceReport(name="stand-in", memory_total_bytes=2, memory_used_bytes=1)
 
-    def render(
-        self, request: RenderRequest, *, on_progress: OnProgress, should_stop: ShouldCancel
-    ) -> RenderResult | None:
-        orders = dict(word.split("=") for word in request.prompt.split() if "=" in word)
-        if orders.get("child"):
+    def prepare(self, request: RenderRequest) -> None:
+        self.prepared[request.name] = request
+        request.video.with_name("prepared").touch()
+
+    def forget(self, name: str) -> None:
+        request = self.prepared.pop(name, None)
+        if request is not None:
+            request.video.with_name("prepared").unlink(missing_ok=True)
+
+    def draw(
+        self, draw: Draw, *, on_progress: OnProgress, on_dit: OnDiTWork, should_stop: ShouldCancel
+    ) -> FileStandIn | None:
+        request = draw.request
+        if orders_of(request).get("child"):
             subprocess.Popen(["sleep", "600"])
+        self.prepared.pop(request.name, None)
+        between = max(0.0, time.monotonic() - max(self.free_since, draw.wanted_since))
+        self.dit = replace(self.dit, idle_between=self.dit.idle_between + between)
         try:
-            return self._draw(request, orders, on_progress, should_stop)
+            blocks = self._draw(request, on_progress, should_stop)
         except (RenderRefused, RenderInterrupted):
             for other in self.others:
                 other.send("abort")
             raise
+        finally:
+            self.free_since = time.monotonic()
+            if self.holds_dit:
+                on_dit(self.dit)
+        return None if self.rank != 0 or blocks is None else self.file(request, blocks)
 
-    def _draw(
-        self, request: RenderRequest, orders: dict[str, str], on_progress: OnProgress, should_stop: ShouldCancel
-    ) -> RenderResult | None:
-        blocks = self.blocks(request, orders)
+    def _draw(self, request: RenderRequest, on_progress: OnProgress, should_stop: ShouldCancel) -> int | None:
+        """The blocks drawn; None when rank 0 gave up."""
+        orders = orders_of(request)
+        blocks = self.blocks(request)
         for block in range(blocks):
             word = self._keep_step("stop" if self.rank == 0 and should_stop() else "go")
             if word == "stop":
@@ -60,26 +121,22 @@ class StandIn:
                 and int(orders.get("block", "0")) == block
             ):
                 _go_wrong(orders["do"])
-            time.sleep(float(orders.get("seconds", "0.02")))
-            self.draw(request, block)
+            seconds = float(orders.get("seconds", "0.02"))
+            time.sleep(seconds)
+            self.dit = replace(self.dit, busy=self.dit.busy + seconds)
+            self.draw_block(request, block)
             if self.rank == 0:
                 on_progress(RenderProgress(RenderPhase.RENDERING, blocks_done=block + 1, blocks_total=blocks))
-        if self.rank != 0:
-            return None
-        self.write(request)
-        return RenderResult(
-            video=request.video, frames=request.frames, blocks=blocks, gpu_seconds=1.0, ms_per_block=20.0,
-            encoding_s=0.0, rendering_s=1.0, muxing_s=0.0,
-        )  # fmt: skip
+        return blocks
 
-    def blocks(self, request: RenderRequest, orders: dict[str, str]) -> int:
-        return int(orders.get("blocks", "5"))
+    def blocks(self, request: RenderRequest) -> int:
+        return int(orders_of(request).get("blocks", "5"))
 
-    def draw(self, request: RenderRequest, block: int) -> None:
+    def draw_block(self, request: RenderRequest, block: int) -> None:
         pass
 
-    def write(self, request: RenderRequest) -> None:
-        request.video.write_bytes(f"{os.getpid()}".encode())
+    def file(self, request: RenderRequest, blocks: int) -> FileStandIn:
+        return FileStandIn(request, blocks=blocks)
 
     def _keep_step(self, word: str) -> str:
         if self.rank != 0:

@@ -20,8 +20,9 @@ from worker.group.errors import (
     RenderRefused,
 )
 from worker.group.link import GroupLink
-from worker.group.request import RenderProgress, RenderRequest
+from worker.group.request import RenderPhase, RenderProgress, RenderRequest
 from worker.group.server import GroupServer
+from worker.group.stations import Stations
 from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
 
 RequestOf = Callable[[str], RenderRequest]
@@ -35,7 +36,10 @@ class Node:
         self.group = WarmGroup(
             lambda: stand_in_group(ranks=2, progress_deadline_s=2.0), budget=RestartBudget(pause_s=0.05)
         )
-        self.server = GroupServer(self.group, socket_path=directory / "group.sock", on_progress=self.seen.append)
+        self.stations = Stations()
+        self.server = GroupServer(
+            self.group, stations=self.stations, socket_path=directory / "group.sock", on_progress=self.seen.append
+        )
         self.link = GroupLink(directory / "group.sock")
 
 
@@ -58,7 +62,9 @@ def test_a_client_renders_and_sees_its_progress(node: Node, request_of: RequestO
         assert node.server.current == "job_1"
         result = session.render(request_of("blocks=3"), on_progress=seen.append, should_cancel=never)
     assert result.blocks == 3
-    assert [progress.blocks_done for progress in seen] == [1, 2, 3]
+    assert [(progress.phase, progress.blocks_done) for progress in seen] == [
+        (RenderPhase.RENDERING, 1), (RenderPhase.RENDERING, 2), (RenderPhase.RENDERING, 3), (RenderPhase.MUXING, 3),
+    ]  # fmt: skip
     assert node.seen == seen
     wait_for(lambda: node.server.current is None)
 
@@ -151,22 +157,6 @@ def test_a_group_that_is_closed_in_a_drain_does_not_look_like_a_crash(node: Node
     assert members_of(pids) == []
 
 
-def test_a_second_client_waits_until_the_first_has_hung_up(node: Node, request_of: RequestOf) -> None:
-    admitted = threading.Event()
-
-    def second() -> None:
-        with node.link.session("job_2"):
-            admitted.set()
-
-    with node.link.session("job_1") as session:
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        session.render(request_of("blocks=10"), on_progress=ignore, should_cancel=never)
-        assert not admitted.is_set()
-    assert admitted.wait(timeout=5)
-    waiting.join(timeout=5)
-
-
 def test_a_client_is_turned_away_when_the_group_stays_cold(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.group.server.ADMISSION_TIMEOUT_S", 0.3)
     node.group.close()
@@ -177,7 +167,9 @@ def test_a_client_is_turned_away_when_the_group_stays_cold(node: Node, monkeypat
 def test_a_socket_may_lie_at_a_path_longer_than_an_address(server_directory: Path) -> None:
     deep = server_directory / ("d" * 120)
     deep.mkdir()
-    server = GroupServer(WarmGroup(stand_in_group), socket_path=deep / "group.sock", on_progress=ignore)
+    server = GroupServer(
+        WarmGroup(stand_in_group), stations=Stations(), socket_path=deep / "group.sock", on_progress=ignore
+    )
     server.start()
     server.drain()
     with pytest.raises(GroupUnavailable, match="draining"), GroupLink(deep / "group.sock").session("job_1"):

@@ -1,5 +1,6 @@
 """A rank alone with the real network in its tiny size, in this process: what it refuses, and that it stays fit."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from PIL import Image
 
 from tests.integration.worker.nodes import write_tone
 from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
-from worker.group.messages import Launch
+from worker.group.messages import Draw, Launch
 from worker.group.renderer import PipelineRenderer, open_pipeline
-from worker.group.request import RenderPhase, RenderProgress, RenderRequest
+from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel
 from worker.media.errors import DiskFull, FfmpegFailed
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.denoiser import Denoiser
@@ -44,8 +45,7 @@ def request_(tmp_path: Path) -> RenderRequest:
 
 def test_a_video_is_written_and_its_progress_told(renderer: PipelineRenderer, request_: RenderRequest) -> None:
     seen: list[RenderProgress] = []
-    result = renderer.render(request_, on_progress=seen.append, should_stop=lambda: False)
-    assert result is not None
+    result = _render(renderer, request_, on_progress=seen.append)
     assert (result.frames, result.blocks) == (16, 3)
     assert result.encoding_s > 0
     assert result.ms_per_block > 0
@@ -59,7 +59,7 @@ def test_a_video_is_written_and_its_progress_told(renderer: PipelineRenderer, re
 def test_the_same_request_gives_the_same_bytes(renderer: PipelineRenderer, request_: RenderRequest) -> None:
     videos = []
     for _ in range(2):
-        renderer.render(request_, on_progress=lambda progress: None, should_stop=lambda: False)
+        _render(renderer, request_)
         videos.append(request_.video.read_bytes())
     assert videos[0] == videos[1]
 
@@ -72,7 +72,7 @@ def test_a_sound_of_more_than_five_seconds_is_encoded_in_the_way_asked_for(
     asked = replace(request_, frames=112, duration_s=7.0)
     videos = {}
     for mode in AudioMode:
-        assert _render(renderer, replace(asked, audio_mode=mode)) == 112
+        assert _render(renderer, replace(asked, audio_mode=mode)).frames == 112
         videos[mode] = asked.video.read_bytes()
     assert videos[AudioMode.WINDOWED] != videos[AudioMode.REFERENCE]
 
@@ -102,15 +102,15 @@ def test_what_cannot_be_rendered_is_refused_and_the_rank_stays_fit(
     with pytest.raises(RenderRefused) as refused:
         _render(renderer, replace(request_, **change))
     assert refused.value.code == "invalid_render"
-    assert _render(renderer, request_) == 16
+    assert _render(renderer, request_).frames == 16
 
 
 def test_a_stop_leaves_no_file_and_a_rank_that_is_fit(renderer: PipelineRenderer, request_: RenderRequest) -> None:
     seen: list[RenderProgress] = []
     with pytest.raises(RenderCanceled):
-        renderer.render(request_, on_progress=seen.append, should_stop=lambda: len(seen) > 1)
+        _render(renderer, request_, on_progress=seen.append, should_stop=lambda: len(seen) > 1)
     assert sorted(path.name for path in request_.video.parent.iterdir()) == ["portrait.png", "sound.wav", "speech.f32"]
-    assert _render(renderer, request_) == 16
+    assert _render(renderer, request_).frames == 16
 
 
 def test_a_full_disk_interrupts_and_the_rank_stays_fit(
@@ -120,11 +120,11 @@ def test_a_full_disk_interrupts_and_the_rank_stays_fit(
         raise DiskFull("There is no room on the disk.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("worker.group.renderer.Mp4Writer.write", no_room)
+        patch.setattr("worker.media.mp4.Mp4Writer.write", no_room)
         with pytest.raises(RenderInterrupted) as interrupted:
             _render(renderer, request_)
     assert interrupted.value.code == "node_disk"
-    assert _render(renderer, request_) == 16
+    assert _render(renderer, request_).frames == 16
 
 
 def test_a_sound_of_what_is_no_number_is_refused(renderer: PipelineRenderer, request_: RenderRequest) -> None:
@@ -148,20 +148,31 @@ def test_a_rank_that_can_never_start_says_why(change: dict[str, object], code: s
     assert refused.value.code == code
 
 
-def _render(renderer: PipelineRenderer, request: RenderRequest) -> int:
-    result = renderer.render(request, on_progress=lambda progress: None, should_stop=lambda: False)
-    assert result is not None
-    return result.frames
-
-
 def test_what_ffmpeg_says_of_this_machine_is_not_told_to_customers(
     renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise FfmpegFailed("ffmpeg ended with status 1", stderr="/secret/path: broken pipe")
 
-    monkeypatch.setattr("worker.group.renderer.Mp4Writer.write", fail)
+    monkeypatch.setattr("worker.media.mp4.Mp4Writer.write", fail)
     with pytest.raises(RenderInterrupted) as caught:
-        renderer.render(request_, on_progress=lambda progress: None, should_stop=lambda: False)
+        _render(renderer, request_)
     assert caught.value.code == "ffmpeg_failed"
     assert "secret" not in caught.value.message
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+def _render(
+    renderer: PipelineRenderer,
+    request: RenderRequest,
+    *,
+    on_progress: OnProgress = ignore,
+    should_stop: ShouldCancel = lambda: False,
+) -> RenderResult:
+    draw = Draw(request, wanted_since=time.monotonic())
+    finishing = renderer.draw(draw, on_progress=on_progress, on_dit=ignore, should_stop=should_stop)
+    assert finishing is not None
+    return finishing.finish(on_progress=on_progress)

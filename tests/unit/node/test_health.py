@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.group.conftest import stand_in_group
 from worker.group.request import RenderPhase, RenderProgress
+from worker.group.stations import Stations
 from worker.group.warm_group import WarmGroup
 from worker.health import HealthServer
 from worker.node_metrics import NodeMetrics
@@ -20,7 +21,7 @@ def ready() -> threading.Event:
 
 @pytest.fixture
 def metrics() -> NodeMetrics:
-    return NodeMetrics(WarmGroup(stand_in_group))
+    return NodeMetrics(WarmGroup(stand_in_group), stations=Stations())
 
 
 @pytest.fixture
@@ -46,11 +47,12 @@ def test_blocks_and_the_time_between_them_are_counted(url: str, metrics: NodeMet
     metrics.on_progress(RenderProgress(RenderPhase.ENCODING, 0, None))
     for block in (1, 2, 3):
         metrics.on_progress(RenderProgress(RenderPhase.RENDERING, block, 3))
-    metrics.on_progress(RenderProgress(RenderPhase.MUXING, 3, 3))
     metrics.on_progress(RenderProgress(RenderPhase.RENDERING, 1, 2))  # the next job: no gap across jobs
+    metrics.on_progress(RenderProgress(RenderPhase.MUXING, 3, 3))  # the first one's file, meanwhile
+    metrics.on_progress(RenderProgress(RenderPhase.RENDERING, 2, 2))
     text = _get(url, "/metrics").text
-    assert "realvideo_blocks_total 4.0" in text
-    assert "realvideo_block_seconds_count 2.0" in text
+    assert "realvideo_blocks_total 5.0" in text
+    assert "realvideo_block_seconds_count 3.0" in text
     assert "realvideo_group_restarts_total 0.0" in text
     assert "realvideo_group_ready 0.0" in text
     assert 'realvideo_group_state_seconds_total{state="starting"}' in text
