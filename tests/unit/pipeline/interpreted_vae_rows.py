@@ -19,6 +19,7 @@ from worker.pipeline.vae_packed.rows import Cells, Frames, Pending, Products, Ro
 from worker.pipeline.vae_packed.triton_rows import TritonRows
 from worker.pipeline.vae_packed.weights import pack_decoder
 
+CPU = torch.device("cpu")
 HEIGHT, WIDTH = 2, 4
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 """Of values around one; bfloat16 has 8 bits, and both sides round."""
@@ -59,12 +60,12 @@ def cases() -> Iterator[Case]:
             yield Case(call, source, channels, frames, dtype, bias, residual)
 
 
-def given(case: Case) -> tuple[Pending, Tensor, Tensor]:
+def given(case: Case, device: torch.device) -> tuple[Pending, Tensor, Tensor]:
     """What to sum, the norm's weights and the cache; new tensors, the same at every call."""
     generator = torch.Generator().manual_seed(7)
 
     def draw(*shape: int, dtype: torch.dtype = case.dtype) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(dtype)
+        return torch.randn(*shape, generator=generator).to(device, dtype)
 
     whole = (case.frames, HEIGHT, WIDTH, case.channels)
     cells = (case.frames, HEIGHT // 2 + 1, WIDTH // 2 + 1, 4 * case.channels)
@@ -80,19 +81,19 @@ def given(case: Case) -> tuple[Pending, Tensor, Tensor]:
     return x, draw(case.channels, dtype=torch.float32), draw(2, *whole[1:])
 
 
-def check(case: Case) -> None:
+def check(case: Case, device: torch.device) -> None:
     """What comes back, and what is left in the cache."""
     outcomes = []
     for rows in (Rows(), TritonRows()):
-        x, norm, cache = given(case)
+        x, norm, cache = given(case, device)
         outcomes.append((CALLS[case.call](rows, x, norm, cache), cache))
     limit = TOLERANCE[case.dtype]
     torch.testing.assert_close(*outcomes, rtol=limit, atol=limit, msg=lambda text: f"{case}: {text}")
 
 
-def check_last_sum(dtype: torch.dtype) -> None:
-    planes = torch.randn(81, 5, 5, 7, generator=torch.Generator().manual_seed(1)).to(dtype) / 5
-    bias = torch.tensor([0.5, -0.25, 0.0])
+def check_last_sum(dtype: torch.dtype, device: torch.device) -> None:
+    planes = torch.randn(81, 5, 5, 7, generator=torch.Generator().manual_seed(1)).to(device, dtype) / 5
+    bias = torch.tensor([0.5, -0.25, 0.0], device=device)
     torch.testing.assert_close(TritonRows().pixels(planes, bias), Rows().pixels(planes, bias))
     both = [rows.bytes_of_pixels(planes, bias).int() for rows in (TritonRows(), Rows())]
     assert (both[0] - both[1]).abs().max() <= 1, "a byte may fall on either side of a border, not further"
@@ -102,7 +103,7 @@ def check_last_sum(dtype: torch.dtype) -> None:
 def check_whole_decoder() -> None:
     """Kernels that write over what they read, one after the other."""
     network = AutoencoderKLWan(base_dim=4)
-    RandomWeights(1).fill(network, Network.VAE, device=torch.device("cpu"), dtype=torch.float32)
+    RandomWeights(1).fill(network, Network.VAE, device=CPU, dtype=torch.float32)
     weights = pack_decoder(network)
     z = torch.randn(4, 2, 3, 16, generator=torch.Generator().manual_seed(0))
     streams = []
@@ -119,8 +120,8 @@ def check_whole_decoder() -> None:
 if __name__ == "__main__":
     assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1"
     with torch.no_grad():
-        held = [check(case) for case in cases()]
-        check_last_sum(torch.float32)
-        check_last_sum(torch.bfloat16)
+        held = [check(case, CPU) for case in cases()]
+        check_last_sum(torch.float32, CPU)
+        check_last_sum(torch.bfloat16, CPU)
         check_whole_decoder()
     print(f"{len(held)} cases held")

@@ -91,7 +91,7 @@ class PackedDecoder:
         total, normed = self.rows.normed(x, attention.norm)
         q, k, v = _linear(normed, attention.to_qkv).flatten(1, 2)[:, None].chunk(3, dim=-1)
         mixed = functional.scaled_dot_product_attention(q, k, v)
-        return Pending(Frames(_linear(mixed.view_as(total), attention.proj)), residual=total)
+        return Pending(Frames(_linear(mixed.reshape(total.shape), attention.proj)), residual=total)
 
     def _level(self, x: Pending, level: LevelWeights, caches: Caches, place: Place) -> Pending:
         for block in level.blocks:
@@ -133,8 +133,7 @@ def _pair_conv(inputs: Four, conv: PairConv, *, frames: int) -> Products:
 
 def _conv2d(x_NHWC: Tensor, weight: Tensor) -> Tensor:
     """With one pixel of zeros around the picture; the bias is left to whoever reads the result."""
-    made = functional.conv2d(x_NHWC.permute(0, 3, 1, 2), weight, padding=1)
-    return made.permute(0, 2, 3, 1).contiguous()  # as it is already, where the device convolves rows of channels
+    return functional.conv2d(x_NHWC.permute(0, 3, 1, 2), weight, padding=1).permute(0, 2, 3, 1)
 
 
 def _doubled(taps_THW3C: Tensor, time: TimeConv) -> Tensor:

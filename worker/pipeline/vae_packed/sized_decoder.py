@@ -56,13 +56,13 @@ class SizedDecoder:
         repeats = place is Place.LATER and latents_cThw.shape[1] == BLOCK
         if repeats and self._captured is not None:
             return self._captured.replay(latents_cThw)
-        if repeats:
+        if repeats and self._captures:
             self._seen = latents_cThw
         return self._frames(latents_cThw, place)
 
     def capture_if_due(self) -> None:
         """After the first call that will repeat, which has compiled what it launched. Waits for the device."""
-        if not self._captures or self._captured is not None or self._seen is None:
+        if self._captured is not None or self._seen is None:
             return
         latents_cThw, self._seen = self._seen.clone(), None
         self._captured = _Captured(lambda: self._frames(latents_cThw, Place.LATER), latents_cThw, pool=self._pool)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
 from worker.pipeline.vae_packed.sized_decoder import BLOCK, GraphPool, SizedDecoder
@@ -47,6 +49,10 @@ class PackedStreams:
         """CUDA graphs captured from now on live in `pool` (`torch.cuda.graph_pool_handle()`)."""
         self._pool = pool
 
+    def on_device(self) -> AbstractContextManager[object]:
+        """Kernels and graphs go to the current CUDA device."""
+        return nullcontext() if self._copying is None else torch.cuda.device(self._device)
+
     def new(self) -> PackedStream:
         """A new video."""
         return PackedStream(self)
@@ -64,7 +70,8 @@ class PackedStreams:
             self._free = [sized]
 
     def pieces(self, latents_cThw: Tensor, *, place: Place) -> Iterator[tuple[Tensor, Place]]:
-        """The calls that latents are decoded in, from `place` on."""
+        """The calls that latents are decoded in, from `place` on; on the device, and exact."""
+        latents_cThw = latents_cThw.to(self._device, exact_dtype(latents_cThw.dtype), non_blocking=True)
         if place is Place.FIRST:
             yield latents_cThw[:, :1], Place.FIRST
             latents_cThw = latents_cThw[:, 1:]
@@ -76,8 +83,7 @@ class PackedStreams:
         """Frames [n, H, W, 3] to the host, piece by piece; the next piece is made when the last one is copied."""
         if self._copying is None:
             return FramesThere(torch.cat(list(made)).numpy())
-        with torch.cuda.device(self._device):
-            return self._copy_beside(self._copying, made, frames)
+        return self._copy_beside(self._copying, made, frames)
 
     def _make(self, height: int, width: int) -> SizedDecoder:
         return SizedDecoder(
@@ -100,8 +106,9 @@ class PackedStreams:
             with torch.cuda.stream(copying):
                 pinned[done : done + len(piece)].copy_(piece, non_blocking=True)
             piece.record_stream(copying)
-            computing.wait_stream(copying)
             done += len(piece)
+            if done < frames:
+                computing.wait_stream(copying)
         assert pinned is not None, "there is at least one latent frame"
         there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call,unused-ignore]
         there.record(copying)
@@ -118,11 +125,12 @@ class PackedStream:
 
     def begin(self, latents_cThw: Tensor) -> FramesOnTheWay:
         """As `DecodeStream.begin`."""
-        sized = self._for(latents_cThw)
-        frames = 4 * latents_cThw.shape[1] - (3 if self._place is Place.FIRST else 0)
-        made = (sized.decode(piece, place=place) for piece, place in self._next(latents_cThw))
-        on_the_way = self._streams.hand_over(made, frames=frames)
-        sized.capture_if_due()
+        with self._streams.on_device():
+            sized = self._for(latents_cThw)
+            frames = 4 * latents_cThw.shape[1] - (3 if self._place is Place.FIRST else 0)
+            made = (sized.decode(piece, place=place) for piece, place in self._next(latents_cThw))
+            on_the_way = self._streams.hand_over(made, frames=frames)
+            sized.capture_if_due()
         return on_the_way
 
     def decode(self, latents_cThw: Tensor) -> NDArray[np.uint8]:
@@ -131,9 +139,10 @@ class PackedStream:
 
     def decode_pixels(self, latents_cThw: Tensor) -> Tensor:
         """As `DecodeStream.decode_pixels`; without graphs, in float32."""
-        sized = self._for(latents_cThw)
-        made = [sized.decode_pixels(piece, place=place) for piece, place in self._next(latents_cThw)]
-        return torch.cat(made).permute(3, 0, 1, 2)
+        with self._streams.on_device():
+            sized = self._for(latents_cThw)
+            made = [sized.decode_pixels(piece, place=place) for piece, place in self._next(latents_cThw)]
+            return torch.cat(made).permute(3, 0, 1, 2)
 
     def _for(self, latents_cThw: Tensor) -> SizedDecoder:
         check_latents(latents_cThw)
