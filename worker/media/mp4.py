@@ -1,7 +1,9 @@
 """Writes the finished video: frames as they are drawn, and the original sound, into one MP4.
 
-Knows the encoder's process and nothing of where frames come from. Whoever draws never waits for the encoder unless it
-has fallen several blocks behind: a thread feeds it.
+Knows the encoder's process and nothing of where frames come from. Whoever draws hands a block over, uncopied, in a tenth
+of a millisecond: a thread feeds the encoder. `write` waits only when the encoder has fallen `QUEUED_BLOCKS` behind, and
+until there is room for one more. So bursts are absorbed and memory is bounded; a machine that encodes more slowly than
+it draws goes on at the encoder's pace, and an encoder that stands still is an error.
 """
 
 import queue
@@ -26,7 +28,9 @@ Frames = NDArray[np.uint8]
 QUEUED_BLOCKS = 8
 STALL_TIMEOUT_S = 120.0
 FINISH_TIMEOUT_S = 600.0
-_LIMITS = ProcessLimits(wall_s=6 * 3600.0, cpu_s=96 * 3600)
+ENCODER_NICENESS = 5
+"""The encoder stands back: it can catch up, but a device that waits for the thread that feeds it cannot."""
+_LIMITS = ProcessLimits(wall_s=6 * 3600.0, cpu_s=96 * 3600, niceness=ENCODER_NICENESS)
 _POLL_S = 0.2
 
 

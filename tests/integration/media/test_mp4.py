@@ -239,6 +239,17 @@ def write_for_ever(video: Mp4Writer, block: Frames) -> None:
         video.write(block)
 
 
+def test_the_encoder_stands_back_from_whoever_draws_with_all_its_threads(tone: Path, tmp_path: Path) -> None:
+    with Mp4Writer(tmp_path / "v.mp4", width=96, height=128, output_fps=16, sound=tone, duration_s=9.0) as video:
+        video.write(blank(128))
+        (encoder,) = encoders()
+        deadline = time.monotonic() + 20
+        while len(threads := [psutil.Process(thread.id) for thread in encoder.threads()]) < 4:
+            assert time.monotonic() < deadline, "the encoder began no threads"
+            time.sleep(0.02)
+        assert {thread.nice() for thread in threads} == {psutil.Process().nice() + mp4.ENCODER_NICENESS}
+
+
 def test_an_encoder_that_is_killed_is_noticed_while_frames_are_written(tone: Path, tmp_path: Path) -> None:
     with Mp4Writer(tmp_path / "v.mp4", width=96, height=128, output_fps=16, sound=tone, duration_s=900.0) as video:
         encoders()[0].kill()
