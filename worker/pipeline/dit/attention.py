@@ -78,5 +78,5 @@ class CrossAttention(Projections):
         """Keys and values of the tokens of each latent frame. The last one stands for so many equal ones:
         a key counted n times in a softmax is one key with log(n) on its score."""
         bias_T = context_FTD.new_zeros(context_FTD.shape[1], dtype=exact_dtype(context_FTD.dtype))
-        bias_T[-1] = math.log(last_counts)
+        bias_T[-1:].fill_(math.log(last_counts))  # an assignment would copy from the host
         return self.kernels.read_keys(context_FTD, self, bias_T=bias_T)
