@@ -74,13 +74,13 @@ def main() -> None:
         threads_per_rank=asked.threads,
     )
     with tempfile.TemporaryDirectory() as directory:
-        seen = _render(settings, asked.seconds, size=ExactSize(asked.width, asked.height), directory=Path(directory))
+        seen = rendered(settings, asked.seconds, size=ExactSize(asked.width, asked.height), directory=Path(directory))
     print(_summary(seen))
     if asked.json is not None:
         asked.json.write_text(json.dumps(asdict(seen), indent=2))
 
 
-def _render(settings: GroupSettings, seconds: float, *, size: ExactSize, directory: Path) -> Seen:
+def rendered(settings: GroupSettings, seconds: float, *, size: ExactSize, directory: Path) -> Seen:
     os.environ[DIRECTORY] = str(directory)
     began = time.monotonic()
     inputs = prepare(

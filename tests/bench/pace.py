@@ -113,7 +113,7 @@ def _compare(processes: ProcessPoolExecutor, stretch: Stretch, *, videos: int, r
 
 
 def _throw_away(stretch: Stretch) -> Seen:
-    return _draw(stretch, lambda _: None, finish=lambda: None)
+    return drawn(stretch, lambda _: None, finish=lambda: None)
 
 
 def _write(stretch: Stretch) -> Seen:
@@ -129,10 +129,10 @@ def _write(stretch: Stretch) -> Seen:
             quality=stretch.quality,
         ) as video,
     ):
-        return _draw(stretch, video.write, finish=video.finish)
+        return drawn(stretch, video.write, finish=video.finish)
 
 
-def _draw(stretch: Stretch, write: Callable[[Frames], None], *, finish: Callable[[], object]) -> Seen:
+def drawn(stretch: Stretch, write: Callable[[Frames], None], *, finish: Callable[[], object]) -> Seen:
     pool = _blocks()
     launches = _launches(stretch.launching_ms)
     block_ms, write_ms = [], []

@@ -21,8 +21,8 @@ DIRECTORY = "REALVIDEO_BENCH_SAMPLES"
 """The variable of the environment that names where each rank writes `RANK.json` when it ends."""
 
 _WORKER = str(Path(__file__).parents[2] / "worker") + os.sep
-_RENDERING = "group/renderer.py"
-_STARTING = (_RENDERING, "open_pipeline")
+_RENDERING = {"group/preparation.py", "group/renderer.py", "group/finishing.py"}
+_STARTING = ("group/renderer.py", "open_pipeline")
 _NETWORK = ("pipeline/dit/", "pipeline/denoiser", "pipeline/vae", "pipeline/text_encoder", "pipeline/audio_encoder")
 
 
@@ -46,7 +46,7 @@ def sample(samples: Samples, ended: threading.Event) -> None:
     while not ended.wait(PERIOD_S):
         stacks = [_worker_frames(top) for thread, top in sys._current_frames().items() if thread != me]
         rendering = [
-            stack for stack in stacks if any(file == _RENDERING for file, _ in stack) and _STARTING not in stack
+            stack for stack in stacks if _STARTING not in stack and not _RENDERING.isdisjoint(file for file, _ in stack)
         ]
         if not rendering:
             continue

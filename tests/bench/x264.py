@@ -88,7 +88,7 @@ def main() -> None:
         for tune, threads, preset, crf in itertools.product(asked.tune, asked.threads, asked.presets, asked.crf)
     ]
     with tempfile.TemporaryDirectory() as directory:
-        rows = _measure(clip, qualities, rates=asked.fps, rounds=asked.rounds, directory=Path(directory))
+        rows = measured(clip, qualities, rates=asked.fps, rounds=asked.rounds, directory=Path(directory))
     print(f"{clip.count} frames of {SIZE[0]} × {SIZE[1]}, grain {clip.grain}, {os.cpu_count()} processors")
     for row in rows:
         print(_line(row))
@@ -96,7 +96,7 @@ def main() -> None:
         asked.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 
 
-def _measure(
+def measured(
     clip: Clip, qualities: Sequence[Quality], *, rates: Sequence[int], rounds: int, directory: Path
 ) -> list[Row]:
     raw = directory / "clip.rgb"

@@ -1,9 +1,9 @@
 """Writes the finished video: frames as they are drawn, and the original sound, into one MP4.
 
-Knows the encoder's process and nothing of where frames come from. Whoever draws hands a block over, uncopied, in a tenth
-of a millisecond: a thread feeds the encoder. `write` waits only when the encoder has fallen `QUEUED_BLOCKS` behind, and
-until there is room for one more. So bursts are absorbed and memory is bounded; a machine that encodes more slowly than
-it draws goes on at the encoder's pace, and an encoder that stands still is an error.
+Knows the encoder's process and nothing of where frames come from. Whoever draws hands a block over, uncopied, in a
+tenth of a millisecond: a thread feeds the encoder. `write` waits only when the encoder has fallen `QUEUED_BLOCKS`
+behind, and until there is room for one more. So bursts are absorbed and memory is bounded; a machine that encodes more
+slowly than it draws goes on at the encoder's pace, and an encoder that stands still is an error.
 """
 
 import queue
