@@ -35,10 +35,10 @@ from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.config import PRESETS, preset
 from worker.pipeline.errors import ImpossibleLayout
 from worker.pipeline.precision import MemoryUse, Precision
+from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.rank_counts import check_picture, dit_ranks_of
 from worker.pipeline.sink_rotation import SinkRotation
 
-DEFAULT_PROMPT = "A character is talking."
 START_DEADLINE_S = 900.0
 LOG_TAIL = 4_000
 
@@ -133,7 +133,7 @@ def _request(wanted: Wanted, inputs: PreparedInputs, *, video: Path) -> RenderRe
         picture=inputs.picture,
         sound=inputs.sound,
         video=video,
-        prompt=wanted.prompt or DEFAULT_PROMPT,
+        prompt=wanted.prompt or USUAL_PROMPT,
         seed=wanted.seed,
         width=inputs.width,
         height=inputs.height,

@@ -30,7 +30,7 @@ class Role(StrEnum):
 class _Peak:
     """GiB at 480 × 640: weights, caches and what passes, at the worst moment."""
 
-    dit: Mapping[Precision, float]
+    dit: Mapping[tuple[Precision, MemoryUse], float]
     encoders: Mapping[MemoryUse, float]
 
 
@@ -38,13 +38,16 @@ _PEAKS: Mapping[str, _Peak] = MappingProxyType(
     {
         "14b": _Peak(
             dit={
-                Precision.FULL: 36.0,  # measured on H200
-                Precision.FP8: 22.0,  # computed from the sizes
-                Precision.FP8_ATTENTION: 22.0,  # computed: no more than without
+                (Precision.FULL, MemoryUse.AMPLE): 36.0,  # measured on H200
+                (Precision.FULL, MemoryUse.LOW): 36.0,  # the same
+                (Precision.FP8, MemoryUse.AMPLE): 25.9,  # computed: the first, less what weights and cache save
+                (Precision.FP8, MemoryUse.LOW): 21.1,  # computed
+                (Precision.FP8_ATTENTION, MemoryUse.AMPLE): 23.4,  # computed
+                (Precision.FP8_ATTENTION, MemoryUse.LOW): 18.6,  # computed
             },
             encoders={
                 MemoryUse.AMPLE: 15.3,  # measured on H200
-                MemoryUse.LOW: 4.0,  # computed from the sizes
+                MemoryUse.LOW: 4.7,  # computed: the same without the text encoder
             },
         )
     }
@@ -66,7 +69,8 @@ class Demand:
         peak = _PEAKS.get(self.preset)
         if peak is None:
             return 0.0
-        dit = peak.dit[precision_for(self.precision, memory=self.memory, capability=gpu.capability)]
+        precision = precision_for(self.precision, memory=self.memory, capability=gpu.capability)
+        dit = peak.dit[precision, self.memory]
         encoders = peak.encoders[self.memory]
         of_role = {Role.ALL: dit + encoders, Role.DIT: dit, Role.ENCODERS: encoders}
         return sum(of_role[role] + CONTEXT_GIB for role in roles)

@@ -6,6 +6,8 @@ sound is read as a stream, so its rows never exist all at once (specification, s
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,10 +19,12 @@ from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.checkpoint import WeightSource
 from worker.pipeline.compute import Compute
 from worker.pipeline.conditioning import audio_windows
-from worker.pipeline.config import PipelineConfig
+from worker.pipeline.config import FRAMES_PER_LATENT, PipelineConfig
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.errors import InvalidRender
 from worker.pipeline.exchange import Beginning
+from worker.pipeline.precision import MemoryUse
+from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.pipeline.text_encoder import TextEmbedding, TextEncoder
 from worker.pipeline.vae import VideoAutoencoder
@@ -28,6 +32,8 @@ from worker.pipeline.vae_stream import DecodeStream
 
 PROMPTS_KEPT = 16
 """Encoded prompts that are remembered; nearly all renders use one of a few."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,15 @@ class Encoders:
     def load(cls, config: PipelineConfig, *, compute: Compute, weights: WeightSource) -> Encoders:
         """Raises `CheckpointError`."""
         device, dtype = compute.device, compute.dtype
-        return cls(
+        encoders = cls(
             config,
-            text=TextEncoder(config.text, device=device, dtype=dtype, weights=weights),
+            text=TextEncoder(config.text, device=device, dtype=dtype, weights=weights, memory=compute.memory),
             audio=AudioEncoder(config.audio, device=device, dtype=exact_dtype(dtype), weights=weights),
             vae=VideoAutoencoder(config.vae, device=device, dtype=dtype, weights=weights, memory=compute.memory),
         )
+        if compute.memory is MemoryUse.LOW:
+            encoders._prompt(USUAL_PROMPT)  # on the host that takes seconds, which no job should wait for
+        return encoders
 
     def encode(self, settings: RenderSettings, inputs: RenderInputs | None) -> Encoded:
         """Raises `InvalidRender` for inputs that do not fit the settings, and what reading the sound raises."""
@@ -86,7 +95,9 @@ class Encoders:
         if prompt not in self._prompts:
             if len(self._prompts) == PROMPTS_KEPT:
                 del self._prompts[next(iter(self._prompts))]
+            began = time.monotonic()
             self._prompts[prompt] = self._text.encode(prompt)
+            log.info("a prompt was encoded in %.1f s", time.monotonic() - began)
         return self._prompts[prompt]
 
 
@@ -95,10 +106,29 @@ class FrameDecoder:
 
     def __init__(self, stream: DecodeStream, *, frames: int) -> None:
         self._stream = stream
-        self._left = frames
+        self._frames = frames
+        self._latent_frames = 0
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Latents [c, f, h, w] to uint8 [n, height, width, 3]; the last block may be cut short."""
-        frames = self._stream.decode(latents)[: self._left]
-        self._left -= len(frames)
-        return frames
+    def begin(self, latents: Tensor) -> FramesOnTheWay:
+        """Asks for the frames of latents [c, f, h, w]: uint8 [n, height, width, 3]; the last block may be cut short."""
+        before = pixel_frames(self._latent_frames)
+        self._latent_frames += latents.shape[1]
+        after = pixel_frames(self._latent_frames)
+        kept = min(after, self._frames) - min(before, self._frames)
+        return _FirstFrames(self._stream.begin(latents), kept)
+
+
+@dataclass(frozen=True)
+class _FirstFrames:
+    """So many of the frames that are on their way."""
+
+    on_the_way: FramesOnTheWay
+    kept: int
+
+    def wait(self) -> NDArray[np.uint8]:
+        return self.on_the_way.wait()[: self.kept]
+
+
+def pixel_frames(latent_frames: int) -> int:
+    """Frames of a stream of so many latent frames: one for the first, four for every other."""
+    return max(0, FRAMES_PER_LATENT * latent_frames - 3)

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 import ftfy
 
+USUAL_PROMPT = "A character is talking."
+"""What most videos are rendered with."""
+
 END_MARK = 1
 """Id that closes every prompt, in both vocabularies."""
 

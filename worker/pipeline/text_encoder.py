@@ -1,6 +1,7 @@
 """A prompt to the rows that the DiT attends to (specification, section 10).
 
-Knows text and its embedding. The network is transformers' `UMT5EncoderModel`.
+Knows text and its embedding. The network is transformers' `UMT5EncoderModel`. Where memory is to be saved, it stays on
+the host, its weights mapped from their file where they can be: prompts are few, and encoded once.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from worker.pipeline.checkpoint import Network, WeightSource
+from worker.pipeline.checkpoint import Hold, Network, WeightSource
 from worker.pipeline.config import TextEncoderConfig
 from worker.pipeline.config import Tokenizer as Vocabulary
+from worker.pipeline.precision import MemoryUse
 from worker.pipeline.prompt import ByteTokenizer, Tokenizer, UMT5Tokenizer, clean
 
 
@@ -26,13 +28,22 @@ class TextEmbedding(NamedTuple):
 
 
 class TextEncoder:
-    """The UMT5 encoder with its tokenizer, on one device. Raises `CheckpointError` when files are absent or wrong."""
+    """The UMT5 encoder with its tokenizer. Raises `CheckpointError` when files are absent or wrong."""
 
     def __init__(
-        self, config: TextEncoderConfig, *, device: torch.device, dtype: torch.dtype, weights: WeightSource
+        self,
+        config: TextEncoderConfig,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        weights: WeightSource,
+        memory: MemoryUse = MemoryUse.AMPLE,
     ) -> None:
+        """Embeddings come out on `device`; with low memory the network itself is on the host."""
+        is_low = memory is MemoryUse.LOW
         self._config = config
         self._device = device
+        self._network_at = torch.device("cpu") if is_low else device
         self._tokenizer = _tokenizer(config, weights)
         with torch.device("meta"):
             network = UMT5EncoderModel(
@@ -51,7 +62,8 @@ class TextEncoder:
                 )
             )
         network.encoder.embed_tokens = network.shared  # one module under both names, so that one fill does
-        weights.fill(network, Network.TEXT, device=device, dtype=dtype)
+        hold = Hold.MAPPED if is_low else Hold.OWN
+        weights.fill(network, Network.TEXT, device=self._network_at, dtype=dtype, hold=hold)
         self._network = nn.Module.eval(network)
 
     def encode(self, prompt: str) -> TextEmbedding:
@@ -64,8 +76,8 @@ class TextEncoder:
 
         Padding is masked inside the encoder, so leaving it out changes nothing but the time this takes.
         """
-        ids_1T = torch.tensor([list(ids)], device=self._device)
-        made_TD: Tensor = self._network(input_ids=ids_1T).last_hidden_state[0]
+        ids_1T = torch.tensor([list(ids)], device=self._network_at)
+        made_TD: Tensor = self._network(input_ids=ids_1T).last_hidden_state[0].to(self._device)
         rows = made_TD.new_zeros(self._config.text_len, made_TD.shape[1])
         rows[: len(ids)] = made_TD
         return TextEmbedding(rows=rows, length=len(ids))

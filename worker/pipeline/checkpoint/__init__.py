@@ -13,6 +13,7 @@ from worker.pipeline.checkpoint.errors import (
 )
 from worker.pipeline.checkpoint.fill import Place, put
 from worker.pipeline.checkpoint.names import Network
+from worker.pipeline.checkpoint.readers import Hold
 from worker.pipeline.checkpoint.released import DiTRelease, ReleasedWeights
 from worker.pipeline.checkpoint.source import GivenWeights, WeightSource
 
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointUnreadable",
     "DiTRelease",
     "GivenWeights",
+    "Hold",
     "Network",
     "Place",
     "RandomWeights",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from worker.pipeline.checkpoint.fill import Place, assert_filled, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network
-from worker.pipeline.checkpoint.readers import Shape
+from worker.pipeline.checkpoint.readers import Hold, Shape
 
 _PER_DRAW = 2**24
 """Numbers drawn at once; bounds the memory for the integers."""
@@ -36,14 +36,25 @@ class RandomWeights:
         self._seed = seed
 
     def fill(
-        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+        self,
+        module: nn.Module,
+        network: Network,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        place: Place = put,
+        hold: Hold = Hold.OWN,
     ) -> None:
-        """As `WeightSource.fill`; the numbers depend on seed, network and name only."""
+        """As `WeightSource.fill`; the numbers depend on seed, network and name only.
+
+        Those that could have been mapped are drawn on a GPU where there is one: for billions a processor takes minutes.
+        """
+        at = torch.device("cuda") if hold is Hold.MAPPED and torch.cuda.is_available() else device
         shapes = wanted_shapes(module)
         for name, shape in shapes.items():
             key = hashlib.sha256(f"{self._seed}/{network}/{name}".encode()).digest()
             spread = _spread(name, shape, shapes)
-            place(module, name, _draw(key, shape, spread, device=device, dtype=dtype))
+            place(module, name, _draw(key, shape, spread, device=at, dtype=dtype).to(device))
         assert_filled(module)
 
     def tokenizer_directory(self) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.pipeline.checkpoint.errors import CheckpointMismatch
-from worker.pipeline.checkpoint.readers import Shape, TensorReader
+from worker.pipeline.checkpoint.readers import Hold, Shape, TensorReader
 
 NameOf = Callable[[str], str | None]
 """From a key of a file to the module's own name; None for a key that is known and not used."""
@@ -23,14 +23,21 @@ affair, but when all have arrived nothing of the module may be left on the meta 
 
 
 def fill_from(
-    module: nn.Module, reader: TensorReader, *, name_of: NameOf, device: torch.device, dtype: torch.dtype, place: Place
+    module: nn.Module,
+    reader: TensorReader,
+    *,
+    name_of: NameOf,
+    device: torch.device,
+    dtype: torch.dtype,
+    place: Place,
+    hold: Hold = Hold.OWN,
 ) -> None:
     """Every parameter and kept buffer of `module` from the reader to `place`, on `device`, floating numbers as `dtype`.
 
     Raises `CheckpointMismatch` before anything is read when keys are missing, unexpected or misshapen.
     """
     own_names = match_names(wanted_shapes(module), reader, name_of=name_of)
-    for key, tensor in reader.read(own_names, device=device):
+    for key, tensor in reader.read(own_names, device=device, hold=hold):
         place(module, own_names[key], tensor.to(dtype) if tensor.is_floating_point() else tensor)
     assert_filled(module)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,16 @@ from torch import Tensor
 from worker.pipeline.checkpoint.errors import CheckpointNotFound, CheckpointUnreadable
 
 Shape = tuple[int, ...]
+
+
+class Hold(StrEnum):
+    """What a module on the host has of its weights."""
+
+    OWN = "own"
+    """Memory of its own; the files may change or go."""
+    MAPPED = "mapped"
+    """Where a file has the wanted type, a view of it, which the system reads and drops as it sees fit. The file must
+    stay as it is: to put another in its place is fine, to write into it is not."""
 
 
 class TensorReader(Protocol):
@@ -35,8 +46,10 @@ class TensorReader(Protocol):
         """Every name with its shape. Reads no numbers."""
         ...
 
-    def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        """The named tensors in the dtype of the file, in an order that suits the file. Each is the caller's own."""
+    def read(
+        self, names: Iterable[str], *, device: torch.device, hold: Hold = Hold.OWN
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The named tensors in the dtype of the file, in an order that suits the file."""
         ...
 
 
@@ -51,10 +64,12 @@ class GivenTensors:
         """As `TensorReader.shapes`."""
         return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
-    def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    def read(
+        self, names: Iterable[str], *, device: torch.device, hold: Hold = Hold.OWN
+    ) -> Iterator[tuple[str, Tensor]]:
         """As `TensorReader.read`. Raises KeyError for a name that is not there."""
         for name in names:
-            yield name, self._tensors[name].to(device, copy=True)
+            yield name, self._tensors[name].to(device, copy=hold is Hold.OWN)
 
 
 class SafetensorsFiles:
@@ -92,7 +107,9 @@ class SafetensorsFiles:
         """As `TensorReader.shapes`, of all files."""
         return {key: shape for shapes in self._shapes.values() for key, shape in shapes.items()}
 
-    def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    def read(
+        self, names: Iterable[str], *, device: torch.device, hold: Hold = Hold.OWN
+    ) -> Iterator[tuple[str, Tensor]]:
         """As `TensorReader.read`, one file after the other, each tensor straight to the device."""
         wanted = set(names)
         for file, shapes in self._shapes.items():
@@ -102,9 +119,8 @@ class SafetensorsFiles:
             # opened anew for each shard, so that the pages of the last one can go
             with safe_open(file, framework="pt", device=str(device)) as tensors:
                 for key in here:
-                    tensor = tensors.get_tensor(key)
-                    # on the CPU that is a view of the file, which the weights must not hang on to
-                    yield key, tensor.clone() if device.type == "cpu" else tensor
+                    tensor = tensors.get_tensor(key)  # on the CPU a view of the file
+                    yield key, tensor.clone() if device.type == "cpu" and hold is Hold.OWN else tensor
 
 
 class PickledTensors:
@@ -122,13 +138,14 @@ class PickledTensors:
         """Every name with the bytes of its numbers."""
         return {name: tensor.nbytes for name, tensor in self._tensors.items()}
 
-    def read(self, names: Iterable[str], *, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    def read(
+        self, names: Iterable[str], *, device: torch.device, hold: Hold = Hold.OWN
+    ) -> Iterator[tuple[str, Tensor]]:
         """As `TensorReader.read`, in the order of the file."""
         wanted = set(names)
         for name, tensor in self._tensors.items():
             if name in wanted:
-                # a copy even on the CPU, as above
-                yield name, tensor.to(device, copy=True)
+                yield name, tensor.to(device, copy=hold is Hold.OWN)
 
 
 def _safetensors_shapes(file: Path) -> dict[str, Shape]:

@@ -18,7 +18,7 @@ from torch import nn
 from worker.pipeline.checkpoint.errors import CheckpointNotFound
 from worker.pipeline.checkpoint.fill import Place, fill_from, match_names, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
-from worker.pipeline.checkpoint.readers import PickledTensors, SafetensorsFiles, TensorReader
+from worker.pipeline.checkpoint.readers import Hold, PickledTensors, SafetensorsFiles, TensorReader
 from worker.pipeline.published import REALVIDEO, S2V, T2V, T2V_DIFFUSERS, WAV2VEC2
 
 GENERATOR_ENTRY = "generator"
@@ -52,12 +52,19 @@ class ReleasedWeights:
         self._dit = dit
 
     def fill(
-        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+        self,
+        module: nn.Module,
+        network: Network,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        place: Place = put,
+        hold: Hold = Hold.OWN,
     ) -> None:
         """As `WeightSource.fill`, from the first file there that holds the network. Raises `CheckpointError`."""
         reader = self.reader(network)
         name_of = released_names(network, wanted_shapes(module))
-        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place)
+        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place, hold=hold)
 
     def check(self, module: nn.Module, network: Network) -> None:
         """Compares keys and shapes of the files with those of a module; reads no numbers. Raises `CheckpointError`."""

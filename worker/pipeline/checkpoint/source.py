@@ -14,19 +14,27 @@ from torch import Tensor, nn
 
 from worker.pipeline.checkpoint.fill import Place, fill_from, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
-from worker.pipeline.checkpoint.readers import GivenTensors
+from worker.pipeline.checkpoint.readers import GivenTensors, Hold
 
 
 class WeightSource(Protocol):
     """Fills networks that were built on the meta device."""
 
     def fill(
-        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+        self,
+        module: nn.Module,
+        network: Network,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        place: Place = put,
+        hold: Hold = Hold.OWN,
     ) -> None:
         """Gives every parameter and kept buffer of `module` its numbers, on `device`, without gradients.
 
         Floating numbers become `dtype`. Each tensor goes to `place` as it arrives, one after the other, which makes
         it a parameter unless told otherwise: a caller that keeps it in another form never has all of them in this one.
+        `hold` is about the host only.
         Raises `CheckpointError` and leaves the module alone when the weights are absent, broken, or do not fit.
         """
         ...
@@ -46,12 +54,19 @@ class GivenWeights:
         self._tensors = tensors
 
     def fill(
-        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, place: Place = put
+        self,
+        module: nn.Module,
+        network: Network,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        place: Place = put,
+        hold: Hold = Hold.OWN,
     ) -> None:
         """As `WeightSource.fill`."""
         reader = GivenTensors(self._tensors[network], origin=f"the given weights of the {network}")
         name_of = released_names(network, wanted_shapes(module))
-        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place)
+        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place, hold=hold)
 
     def tokenizer_directory(self) -> Path | None:
         """None: there are no files."""

@@ -1,0 +1,97 @@
+"""The table of memory against the sizes of the networks: it says weights and cache, and a little that passes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from re import Pattern
+
+import pytest
+import torch
+from torch import nn
+
+from worker.gpus import Gpu
+from worker.memory_needs import GIB, Demand, Role
+from worker.pipeline.audio_encoder import AudioEncoder
+from worker.pipeline.checkpoint import Network
+from worker.pipeline.config import PRESETS, Tokenizer
+from worker.pipeline.dit.dit import DiT
+from worker.pipeline.dit.kv_cache import KVCache
+from worker.pipeline.precision import MemoryUse, Precision
+from worker.pipeline.sink_rotation import SinkRotation
+from worker.pipeline.text_encoder import TextEncoder
+from worker.pipeline.vae import VideoAutoencoder
+
+SIZES = PRESETS["14b"]
+TOKENS_PER_FRAME = (480 // 16) * (640 // 16)
+H200 = Gpu(0, "NVIDIA H200", None, (9, 0))
+PASSING_GIB = 3.5
+"""At most, of tensors that come and go: the largest are the VAE's."""
+
+
+class Weighing:
+    """A source that gives no numbers and keeps the network it was asked to fill."""
+
+    module: nn.Module
+
+    def fill(self, module: nn.Module, network: Network, **_: object) -> None:
+        self.module = module
+
+    def tokenizer_directory(self) -> None:
+        return None
+
+
+def bytes_of(module: nn.Module, *, each: int, in_8_bits: Sequence[Pattern[str]] = ()) -> int:
+    return sum(
+        parameter.numel() * (1 if any(pattern.search(name) for pattern in in_8_bits) else each)
+        for name, parameter in module.named_parameters()
+    )
+
+
+def dit_gib(precision: Precision, memory: MemoryUse) -> float:
+    """Weights and cache on one GPU, as the kernels for GPUs hold them."""
+    kernels = pytest.importorskip("worker.pipeline.dit.fast_kernels", reason="needs Triton")
+    in_8_bits = [] if precision is Precision.FULL else [kernels.HOT]
+    if in_8_bits and memory is MemoryUse.LOW:
+        in_8_bits.append(kernels.COLD)
+    with torch.device("meta"):
+        network = DiT(SIZES.dit)
+    cache = KVCache(
+        SIZES.dit,
+        tokens_per_frame=TOKENS_PER_FRAME,
+        heads=SIZES.dit.num_heads,
+        rotation=SinkRotation.EXACT,
+        device=torch.device("meta"),
+        dtype=torch.float8_e4m3fn if precision is Precision.FP8_ATTENTION else torch.bfloat16,
+    )
+    cached = sum(value.nbytes for value in vars(cache).values() if isinstance(value, torch.Tensor))
+    return (bytes_of(network, each=2, in_8_bits=in_8_bits) + cached) / GIB
+
+
+def encoders_gib(memory: MemoryUse) -> float:
+    text, audio, vae = Weighing(), Weighing(), Weighing()
+    device = torch.device("cpu")
+    sizes = replace(SIZES.text, tokenizer=Tokenizer.BYTES)
+    TextEncoder(sizes, device=device, dtype=torch.bfloat16, weights=text)
+    AudioEncoder(SIZES.audio, device=device, weights=audio)
+    VideoAutoencoder(SIZES.vae, device=device, dtype=torch.bfloat16, weights=vae)
+    on_gpu = bytes_of(audio.module, each=4) + bytes_of(vae.module, each=2)
+    return (on_gpu + (0 if memory is MemoryUse.LOW else bytes_of(text.module, each=2))) / GIB
+
+
+@pytest.mark.parametrize("memory", MemoryUse)
+@pytest.mark.parametrize("precision", Precision)
+def test_a_dit_takes_its_weights_its_cache_and_a_little_more(precision: Precision, memory: MemoryUse) -> None:
+    held = dit_gib(precision, memory)
+    said = Demand("14b", precision, memory).gib([Role.DIT], H200)
+    assert held + 0.5 < said < held + PASSING_GIB, f"{held:.2f} GiB are held"
+
+
+@pytest.mark.parametrize("memory", MemoryUse)
+def test_the_encoders_take_their_weights_and_what_passes(memory: MemoryUse) -> None:
+    held = encoders_gib(memory)
+    said = Demand("14b", None, memory).gib([Role.ENCODERS], H200)
+    assert held + 0.5 < said < held + PASSING_GIB + 1, f"{held:.2f} GiB are held"
+
+
+def test_low_memory_leaves_room_for_what_passes_within_26_gib() -> None:
+    held = dit_gib(Precision.FP8, MemoryUse.LOW) + encoders_gib(MemoryUse.LOW)
+    assert held + PASSING_GIB < 26, f"{held:.2f} GiB are held"
