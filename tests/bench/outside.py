@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench.sampled_rank import DIRECTORY, Doing
+from tests.bench.sampled_rank import DIRECTORY, NETWORK, Doing
 from tests.bench.talking_head import PORTRAIT, write_speech
 from worker.group.group import Group, GroupSettings
 from worker.group.request import RenderProgress, RenderRequest
@@ -151,9 +151,9 @@ def _summary(seen: Seen) -> str:
     ]
     for share in seen.ranks:
         total = sum(share.doing.values())
-        lines.append(
-            f"rank {share.rank}: " + ", ".join(f"{doing} {100 * s / total:.1f} %" for doing, s in share.doing.items())
-        )
+        network = sum(share.doing[doing] for doing in NETWORK)
+        parts = ", ".join(f"{doing} {100 * s / total:.1f}" for doing, s in share.doing.items())
+        lines.append(f"rank {share.rank}: network {100 * network / total:.1f} % ({parts})")
         lines += [f"    {1000 * s:6.0f} ms {place}" for place, s in share.places.items()]
     return "\n".join(lines)
 

@@ -23,14 +23,30 @@ DIRECTORY = "REALVIDEO_BENCH_SAMPLES"
 _WORKER = str(Path(__file__).parents[2] / "worker") + os.sep
 _RENDERING = {"group/preparation.py", "group/renderer.py", "group/finishing.py"}
 _STARTING = ("group/renderer.py", "open_pipeline")
-_NETWORK = ("pipeline/dit/", "pipeline/denoiser", "pipeline/vae", "pipeline/text_encoder", "pipeline/audio_encoder")
 
 
 class Doing(StrEnum):
-    NETWORK = "network"
+    """When threads do several things, the moment belongs to the first of these."""
+
+    DIT = "DiT"
+    VAE = "VAE"
+    ENCODERS = "encoders"
     WAITING = "waiting for another rank"
     WRITING = "writing the video"
     OTHER = "other"
+
+
+NETWORK = (Doing.DIT, Doing.VAE, Doing.ENCODERS)
+_ROOMS = {
+    "pipeline/dit/": Doing.DIT,
+    "pipeline/denoiser": Doing.DIT,
+    "pipeline/vae": Doing.VAE,
+    "pipeline/text_encoder": Doing.ENCODERS,
+    "pipeline/audio_encoder": Doing.ENCODERS,
+    "pipeline/exchange": Doing.WAITING,
+    "media/": Doing.WRITING,
+}
+"""By the beginning of a file's name."""
 
 
 @dataclass
@@ -52,7 +68,7 @@ def sample(samples: Samples, ended: threading.Event) -> None:
             continue
         doing, place = min((_what(stack) for stack in rendering), key=lambda seen: list(Doing).index(seen[0]))
         samples.doing[doing] += 1
-        if doing is not Doing.NETWORK:
+        if doing not in NETWORK:
             samples.places[place] += 1
 
 
@@ -69,15 +85,9 @@ def _worker_frames(top: FrameType) -> list[tuple[str, str]]:
 
 
 def _what(stack: list[tuple[str, str]]) -> tuple[Doing, str]:
-    files = [file for file, _ in stack]
-    place = " ".join(stack[0])
-    if any(file.startswith(_NETWORK) for file in files):
-        return Doing.NETWORK, place
-    if "pipeline/exchange.py" in files:
-        return Doing.WAITING, place
-    if any(file.startswith("media/") for file in files):
-        return Doing.WRITING, place
-    return Doing.OTHER, place
+    """What the outermost room of a stack is for, and its innermost function."""
+    seen = [doing for file, _ in stack for room, doing in _ROOMS.items() if file.startswith(room)]
+    return (seen[-1] if seen else Doing.OTHER), " ".join(stack[0])
 
 
 def run(arguments: list[str]) -> int:
