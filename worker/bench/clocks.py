@@ -75,6 +75,8 @@ class ClockSampler:
             self._process.kill()
             self._process.wait(timeout=END_TIMEOUT_S)
         self._reader.join(timeout=END_TIMEOUT_S)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
 
     def during(self, began: float, ended: float, *, gpus: Sequence[str]) -> tuple[Clocks, ...]:
         """What these GPUs did between two moments; those without a sample are left out."""
