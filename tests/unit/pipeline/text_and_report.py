@@ -1,4 +1,4 @@
-"""A process of its own that loads a text encoder, encodes a prompt, and prints what of it is memory of its own."""
+"""A process of its own that loads a text encoder both ways, encodes a prompt, and prints what of it is its memory."""
 
 import re
 import sys
@@ -12,25 +12,26 @@ from worker.pipeline.precision import MemoryUse
 from worker.pipeline.text_encoder import TextEncoder
 
 SIZES = TextEncoderConfig(
-    vocab_size=40_000, dim=1024, dim_attn=1024, dim_ffn=2048, num_heads=8, num_layers=3, tokenizer=Tokenizer.BYTES
+    vocab_size=40_000, dim=1024, dim_attn=1024, dim_ffn=2048, num_heads=8, num_layers=1, tokenizer=Tokenizer.BYTES
 )
-WEIGHT_BYTES = 2 * (40_000 * 1024 + 3 * (4 * 1024 * 1024 + 3 * 1024 * 2048))
+WEIGHT_BYTES = 2 * (40_000 * 1024 + 1 * (4 * 1024 * 1024 + 3 * 1024 * 2048))
 
 
 def main() -> None:
-    directory, memory = Path(sys.argv[1]), MemoryUse(sys.argv[2])
+    """For low memory and then for ample: bytes of its own, and the sum over the embedding."""
+    directory = Path(sys.argv[1])
     torch.ones(64, 64, dtype=torch.bfloat16) @ torch.ones(64, 64, dtype=torch.bfloat16)
-    before = _own_bytes()
-    encoder = TextEncoder(
-        SIZES,
-        device=torch.device("cpu"),
-        dtype=torch.bfloat16,
-        weights=ReleasedWeights(directory),
-        memory=memory,
-    )
-    embedding = encoder.encode("lips")
-    own = _own_bytes() - before
-    print(own, float(embedding.rows.double().abs().sum()))
+    for memory in (MemoryUse.LOW, MemoryUse.AMPLE):
+        before = _own_bytes()
+        encoder = TextEncoder(
+            SIZES,
+            device=torch.device("cpu"),
+            dtype=torch.bfloat16,
+            weights=ReleasedWeights(directory),
+            memory=memory,
+        )
+        rows = encoder.encode("lips").rows
+        print(_own_bytes() - before, float(rows.double().abs().sum()))
 
 
 def _own_bytes() -> int:
