@@ -32,7 +32,7 @@ def muxing(
     picture = converted(size, output_fps=output_fps, frames=frames_for(duration_s, fps=output_fps))
     tune = {} if quality.tune is None else {"tune": quality.tune}
     track, track_options = _track(sound, duration_s=duration_s)
-    return ffmpeg.output(
+    muxed = ffmpeg.output(
         picture,
         track,
         output_path(path),
@@ -51,6 +51,8 @@ def muxing(
         **tune,
         **track_options,
     )
+    # else a thread for every core of the machine, for a conversion that takes one of them 1 ms
+    return muxed.global_args("-filter_complex_threads", "1")
 
 
 def converted(size: tuple[int, int], *, output_fps: int, frames: int) -> Any:
