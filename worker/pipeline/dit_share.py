@@ -7,6 +7,7 @@ whole picture and cut, so the video does not depend on the number of ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from worker.pipeline.dit.kernel_choice import choose_kernels
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.exchange import Beginning
 from worker.pipeline.noise import block_noise
+from worker.pipeline.noise_ahead import NoiseAhead
 from worker.pipeline.parallel import RankLayout, SequenceParallel, Strip, cut
 from worker.pipeline.schedule import STEP_LISTS, DenoisingStep, denoising_steps
 from worker.pipeline.settings import RenderSettings
@@ -35,6 +37,7 @@ class DiTShare:
         self._times: Times = read_times(dit, [step for count in STEP_LISTS for step in denoising_steps(count)])
         self._denoiser: Denoiser | None = None
         self._denoiser_of: object = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
 
     @classmethod
     def load(
@@ -80,6 +83,7 @@ class DiTShare:
                 settings.width // PIXELS_PER_LATENT,
             ),
             device=self._device,
+            thread=self._thread,
         )
 
     def _denoiser_for(self, settings: RenderSettings, strips: Sequence[Strip]) -> Denoiser:
@@ -114,18 +118,23 @@ class Session:
         seed: int,
         noise_shape: tuple[int, ...],
         device: torch.device,
+        thread: ThreadPoolExecutor,
     ) -> None:
+        """`thread` draws noise ahead."""
         self._denoiser = denoiser
         self._strip = strip
         self._steps = steps
         self._seed = seed
         self._noise_shape = noise_shape
         self._device = device
+        self._noise = NoiseAhead(self._draw, thread=thread)
 
     def make(self, block: int, *, window: Tensor) -> Tensor:
-        """This rank's strip of the block's latents, [c, f, h, w]."""
-        return self._denoiser.denoise(block, window=window.to(self._device), noise=self._noise, steps=self._steps)
+        """This rank's strip of the block's latents, [c, f, h, w]. On a GPU it returns before they are there."""
+        return self._denoiser.denoise(block, window=window, noise=self._noise, steps=self._steps)
 
-    def _noise(self, block: int, step: int) -> Tensor:
+    def _draw(self, block: int, step: int) -> Tensor:
+        """On the host; for a GPU in memory that it copies from by itself."""
         whole = block_noise(self._seed, block=block, step=step, shape=self._noise_shape)
-        return self._strip.of(whole).to(self._device)
+        mine = self._strip.of(whole)
+        return mine.contiguous().pin_memory() if self._device.type == "cuda" else mine

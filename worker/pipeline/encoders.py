@@ -28,7 +28,7 @@ from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.pipeline.text_encoder import TextEmbedding, TextEncoder
 from worker.pipeline.vae import VideoAutoencoder
-from worker.pipeline.vae_stream import DecodeStream
+from worker.pipeline.vae_stream import DecodeStream, FramesOnTheWay
 
 PROMPTS_KEPT = 16
 """Encoded prompts that are remembered; nearly all renders use one of a few."""
@@ -126,7 +126,8 @@ class _FirstFrames:
     kept: int
 
     def wait(self) -> NDArray[np.uint8]:
-        return self.on_the_way.wait()[: self.kept]
+        frames = self.on_the_way.wait()
+        return frames[: self.kept]
 
 
 def pixel_frames(latent_frames: int) -> int:

@@ -8,6 +8,7 @@ Memory does not grow with the length of the video: rows of sound, latents and fr
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,11 +22,13 @@ from worker.pipeline.checkpoint import WeightSource
 from worker.pipeline.compute import Compute
 from worker.pipeline.conditioning import block_count
 from worker.pipeline.config import PipelineConfig
+from worker.pipeline.cuda_dit_clock import CUDADiTClock
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.dit_clock import DiTClock, WallDiTClock
 from worker.pipeline.dit_share import DiTShare
-from worker.pipeline.errors import PeerLost, RenderStopped
+from worker.pipeline.errors import PeerLost, RenderAborted, RenderStopped
 from worker.pipeline.exchange import AHEAD, DiTLink, EncoderLink, PacketShapes, Word, connect_all_ranks
+from worker.pipeline.latents_on_the_way import LatentsOnTheWay
 from worker.pipeline.parallel import RankLayout, Strip, connect_dit_ranks, cut
 from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import RenderInputs, RenderSettings
@@ -33,6 +36,7 @@ from worker.pipeline.settings import RenderInputs, RenderSettings
 if TYPE_CHECKING:
     from worker.pipeline.encoders import Encoded, Encoders, FrameDecoder
     from worker.pipeline.encoding_ahead import EncodingAhead
+    from worker.pipeline.vae_stream import FramesOnTheWay
 
 __all__ = ["Pipeline", "RenderInputs", "RenderSettings", "RenderedBlock"]
 
@@ -56,7 +60,7 @@ class Pipeline:
         config: PipelineConfig,
         *,
         layout: RankLayout,
-        dtype: torch.dtype,
+        compute: Compute,
         all_ranks: dist.ProcessGroup | None,
         encoders: Encoders | None,
         ahead: EncodingAhead | None,
@@ -65,12 +69,15 @@ class Pipeline:
         """`all_ranks` is None on a rank alone; `encoders`, `ahead` and `dit` where the layout puts them elsewhere."""
         self.config = config
         self._layout = layout
-        self._packet_dtype = exact_dtype(dtype)
+        self._packet_dtype = exact_dtype(compute.dtype)
         self._all_ranks = all_ranks
         self._encoders = encoders
         self._ahead = ahead
         self._dit = dit
-        self.clock: DiTClock = WallDiTClock()
+        on_gpu = compute.device.type == "cuda"
+        self.clock: DiTClock = CUDADiTClock() if on_gpu else WallDiTClock()
+        self._behind = 1 if on_gpu else 0
+        """Blocks of the DiT that are waited for later than they were asked for: a GPU goes on by itself."""
 
     @classmethod
     def create(
@@ -97,9 +104,7 @@ class Pipeline:
             ahead = EncodingAhead(encoders, device=compute.device)
         if sequence is not None:
             dit = DiTShare.load(config.dit, sequence=sequence, layout=layout, compute=compute, weights=weights)
-        return cls(
-            config, layout=layout, dtype=compute.dtype, all_ranks=all_ranks, encoders=encoders, ahead=ahead, dit=dit
-        )
+        return cls(config, layout=layout, compute=compute, all_ranks=all_ranks, encoders=encoders, ahead=ahead, dit=dit)
 
     def prepare(self, settings: RenderSettings, inputs: RenderInputs) -> Encoded:
         """Rank 0, from any thread and while another video is drawn: encode what `render` will be given.
@@ -151,19 +156,21 @@ class Pipeline:
         assert self._dit is not None, "a rank alone holds the DiT"
         total = block_count(self.config.dit, settings.frames)
         encoded = self._encoded(self._encoders, settings, inputs)
-        decoder = self._encoders.decoder(settings)
         with self.clock.denoising():
             session = self._dit.begin(settings, encoded.beginning)
+        rendered = _Rendered(total, self._encoders.decoder(settings), behind=self._behind)
         for block in range(total):
             if should_stop():
+                yield from rendered.rest()
                 raise RenderStopped(block=block)
             with self.clock.sharing():
                 window = next(encoded.windows)
             with self.clock.denoising():
                 latents = session.make(block, window=window)
             with self.clock.sharing():
-                rendered = self._rendered(block, total, decoder, latents)
-            yield rendered
+                rendered.begin(latents)
+            yield from rendered.due()
+        yield from rendered.rest()
 
     def _render_as_encoder(
         self,
@@ -176,7 +183,7 @@ class Pipeline:
         total = block_count(self.config.dit, settings.frames)
         try:
             encoded = self._encoded(self._encoders, settings, inputs)
-            decoder = self._encoders.decoder(settings)
+            rendered = _Rendered(total, self._encoders.decoder(settings), behind=0)
             link.begin(encoded.beginning)
             for block in range(min(AHEAD, total)):
                 self._give_word(block, should_stop, link, encoded.windows)
@@ -184,7 +191,8 @@ class Pipeline:
                 latents = link.latents()
                 if block + AHEAD < total:
                     self._give_word(block + AHEAD, should_stop, link, encoded.windows)
-                yield self._rendered(block, total, decoder, latents)
+                rendered.begin(latents)
+                yield from rendered.due()
             link.finish()
         except PeerLost:
             raise
@@ -200,12 +208,18 @@ class Pipeline:
         beginning = link.beginning()
         with self.clock.denoising():
             session = self._dit.begin(settings, beginning)
-        for block in range(block_count(self.config.dit, settings.frames)):
-            window = link.window(block)
-            with self.clock.denoising():
-                latents = session.make(block, window=window).cpu()
-            link.send_latents(latents)
-        link.finish()
+        on_the_way: deque[LatentsOnTheWay] = deque()
+        try:
+            for block in range(block_count(self.config.dit, settings.frames)):
+                window = link.window(block)
+                with self.clock.denoising():
+                    on_the_way.append(LatentsOnTheWay(session.make(block, window=window)))
+                while len(on_the_way) > self._behind:
+                    link.send_latents(on_the_way.popleft().wait())
+        except (RenderStopped, RenderAborted):
+            _send_all(on_the_way, link)  # rank 0 waits for every block it gave word for
+            raise
+        _send_all(on_the_way, link)
         yield from ()
 
     def _encoder_link(self, all_ranks: dist.ProcessGroup, settings: RenderSettings) -> EncoderLink:
@@ -231,6 +245,39 @@ class Pipeline:
             raise RenderStopped(block=block)
         link.go(next(windows))
 
-    @staticmethod
-    def _rendered(block: int, total: int, decoder: FrameDecoder, latents: torch.Tensor) -> RenderedBlock:
-        return RenderedBlock(index=block, blocks_total=total, frames=decoder.decode(latents))
+
+class _Rendered:
+    """Blocks on their way out of the decoder, of which a few are waited for later than they were begun: so a device
+    that works by itself has the next block to make before anybody waits for this one."""
+
+    def __init__(self, total: int, decoder: FrameDecoder, *, behind: int) -> None:
+        self._total = total
+        self._decoder = decoder
+        self._behind = behind
+        self._on_the_way: deque[FramesOnTheWay] = deque()
+        self._given = 0
+
+    def begin(self, latents: torch.Tensor) -> None:
+        """Ask for the frames of the next block."""
+        self._on_the_way.append(self._decoder.begin(latents))
+
+    def due(self) -> Iterator[RenderedBlock]:
+        """Blocks that may be waited for now."""
+        while len(self._on_the_way) > self._behind:
+            yield self._next()
+
+    def rest(self) -> Iterator[RenderedBlock]:
+        """All that were begun."""
+        while self._on_the_way:
+            yield self._next()
+
+    def _next(self) -> RenderedBlock:
+        frames = self._on_the_way.popleft().wait()
+        self._given += 1
+        return RenderedBlock(index=self._given - 1, blocks_total=self._total, frames=frames)
+
+
+def _send_all(on_the_way: deque[LatentsOnTheWay], link: DiTLink) -> None:
+    while on_the_way:
+        link.send_latents(on_the_way.popleft().wait())
+    link.finish()
