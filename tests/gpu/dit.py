@@ -1,7 +1,7 @@
 """The DiT's fast path on a GPU against the plain one: `python -m tests.gpu.dit --help`. Exits with 1 when one is off.
 
 A network of the released widths with few layers, drawn weights, 480 x 640. Errors are relative L2 distances of the
-latents of a block from those of the plain path in float32; the plain path in bfloat16 says how much rounding alone costs.
+latents of a block from those of the plain path in float32; the plain path in bfloat16 says what rounding alone costs.
 """
 
 from __future__ import annotations
@@ -45,9 +45,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--prompt-rows", type=int, default=12, help="tokens of the prompt; above 64 nothing is folded")
+    parser.add_argument("--profile", choices=Precision, type=Precision, help="instead: where one block's time goes")
     arguments = parser.parse_args()
     config = replace(preset("14b").dit, num_layers=arguments.layers, audio_inject_layers=(0, arguments.layers - 1))
     cuda = torch.device("cuda")
+    if arguments.profile is not None:
+        kernels = choose_kernels(Compute.on(cuda, precision=arguments.profile))
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            blocks(config, kernels, cuda, torch.bfloat16, prompt_rows=arguments.prompt_rows, direct=True)
+        print(profile.key_averages().table(sort_by="cuda_time_total", row_limit=32, max_name_column_width=60))
+        return 0
     wanted = blocks(config, Kernels(), cuda, torch.float32, prompt_rows=arguments.prompt_rows)
     unit = errors(blocks(config, Kernels(), cuda, torch.bfloat16, prompt_rows=arguments.prompt_rows), wanted)
     print(f"plain bfloat16: error {unit[0]:.4f} in the first block, {unit[-1]:.4f} in the last")
