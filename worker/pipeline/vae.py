@@ -21,6 +21,7 @@ from worker.pipeline.config import FRAMES_PER_LATENT, PIXELS_PER_LATENT, VAEConf
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_layers import use_fast_layers
 from worker.pipeline.vae_packed.decoder import PackedDecoder
+from worker.pipeline.vae_packed.sized_decoder import GraphPool
 from worker.pipeline.vae_packed.stream import PackedStreams
 from worker.pipeline.vae_packed.weights import pack_decoder
 from worker.pipeline.vae_stream import DecodeStream, FramesOnTheWay, FramesThere, check_latents
@@ -37,7 +38,9 @@ class VideoAutoencoder:
         dtype: torch.dtype,
         weights: WeightSource,
         memory: MemoryUse = MemoryUse.AMPLE,
+        graph_pool: GraphPool | None = None,
     ) -> None:
+        """On a GPU, blocks are CUDA graphs in `graph_pool`, which may be shared with graphs that run at other times."""
         with torch.device("meta"):
             network = AutoencoderKLWan(
                 base_dim=config.base_dim,
@@ -55,7 +58,7 @@ class VideoAutoencoder:
         exact = torch.float64 if dtype is torch.float64 else torch.float32
         self._mean_c = torch.tensor(config.latents_mean, device=device, dtype=exact)
         self._std_c = torch.tensor(config.latents_std, device=device, dtype=exact)
-        self._packed = self._pack(memory) if device.type == "cuda" else None
+        self._packed = self._pack(memory, graph_pool) if device.type == "cuda" else None
 
     def encode_image(self, image: NDArray[np.uint8]) -> Tensor:
         """Normalised latents [c, 1, h, w] of a picture, uint8 [H, W, 3]. Sides must be multiples of 8."""
@@ -82,12 +85,14 @@ class VideoAutoencoder:
         exact = latents_cThw.to(self._device, self._mean_c.dtype)
         return (exact * _each(self._std_c) + _each(self._mean_c)).to(self._dtype)
 
-    def _pack(self, memory: MemoryUse) -> PackedStreams:
+    def _pack(self, memory: MemoryUse, graph_pool: GraphPool | None) -> PackedStreams:
         from worker.pipeline.vae_packed.triton_rows import TritonRows  # Triton is there where there is a GPU
 
         decoder = PackedDecoder(pack_decoder(self._network), TritonRows())
         self._network.decoder = self._network.post_quant_conv = None
-        return PackedStreams(decoder, denormalise=self.denormalise, device=self._device, memory=memory)
+        return PackedStreams(
+            decoder, denormalise=self.denormalise, device=self._device, memory=memory, graph_pool=graph_pool
+        )
 
 
 class PlainStream:

@@ -35,19 +35,22 @@ class PackedStreams:
     """One device's decoder and the buffers of its streams. With ample memory those of the last size are kept."""
 
     def __init__(
-        self, decoder: PackedDecoder, *, denormalise: Denormalise, device: torch.device, memory: MemoryUse
+        self,
+        decoder: PackedDecoder,
+        *,
+        denormalise: Denormalise,
+        device: torch.device,
+        memory: MemoryUse,
+        graph_pool: GraphPool | None = None,
     ) -> None:
+        """`graph_pool` (`torch.cuda.graph_pool_handle()`) may be shared with graphs that never run at the same time."""
         self._decoder = decoder
         self._denormalise = denormalise
         self._device = device
         self._memory = memory
-        self._pool: GraphPool | None = None
+        self._pool = graph_pool
         self._copying = _beside(device)
         self._free: list[SizedDecoder] = []
-
-    def share_graph_memory(self, pool: GraphPool) -> None:
-        """CUDA graphs captured from now on live in `pool` (`torch.cuda.graph_pool_handle()`)."""
-        self._pool = pool
 
     def on_device(self) -> AbstractContextManager[object]:
         """Kernels and graphs go to the current CUDA device."""
