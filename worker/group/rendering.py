@@ -73,10 +73,11 @@ class Rendering:
             if not is_cancel_sent and should_cancel():
                 self._cancel()
                 is_cancel_sent = True
-        if self._outcome is not None:
-            self._result(self._outcome)
-        elif not self._is_drawn:
+        if self._is_drawn:
+            return  # its file may have an outcome already
+        if self._outcome is None:
             raise GroupFailed("rank_failed", "rank 0 left the render without saying how it ended")
+        self._result(self._outcome)
 
     def wait_until_finished(
         self, *, on_progress: OnProgress, should_cancel: ShouldCancel, silence_s: float

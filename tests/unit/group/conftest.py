@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -9,6 +10,8 @@ import pytest
 
 from worker.group.group import Group, GroupSettings
 from worker.group.request import RenderProgress, RenderRequest
+
+MakeNamed = Callable[..., RenderRequest]
 
 STAND_IN = "tests.unit.group.stand_in_rank"
 
@@ -60,5 +63,18 @@ def request_of(tmp_path: Path) -> Callable[[str], RenderRequest]:
             video=tmp_path / "video.mp4", prompt=orders, seed=0, width=64, height=64, frames=16, output_fps=16,
             duration_s=1.0, denoising_steps=2,
         )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def named(request_of: Callable[[str], RenderRequest]) -> MakeNamed:
+    """Requests with names and directories of their own."""
+
+    def make(name: str, orders: str = "") -> RenderRequest:
+        request = request_of(orders)
+        directory = request.video.parent / name
+        directory.mkdir(exist_ok=True)
+        return replace(request, name=name, video=directory / "video.mp4")
 
     return make

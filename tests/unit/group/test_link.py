@@ -1,4 +1,4 @@
-"""The group behind its socket: one client at a time, and what becomes of a render when either side goes away."""
+"""The group behind its socket: who is admitted, whose turn it is, what becomes of a render when either side goes away."""
 
 import multiprocessing
 import os
@@ -6,11 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.unit.group.conftest import ignore, members_of, never, stand_in_group, wait_for
+from tests.unit.group.conftest import MakeNamed, ignore, members_of, never, stand_in_group, wait_for
 from worker.group.errors import (
     GroupFailed,
     GroupUnavailable,
@@ -19,10 +20,10 @@ from worker.group.errors import (
     RenderInterrupted,
     RenderRefused,
 )
-from worker.group.link import GroupLink
-from worker.group.request import RenderPhase, RenderProgress, RenderRequest
+from worker.group.link import GroupLink, Session
+from worker.group.request import RenderPhase, RenderProgress, RenderRequest, RenderResult
 from worker.group.server import GroupServer
-from worker.group.stations import Stations
+from worker.group.stations import Station, Stations
 from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
 
 RequestOf = Callable[[str], RenderRequest]
@@ -184,6 +185,194 @@ def test_a_node_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 1.0
 
 
+def test_a_second_client_is_admitted_when_the_first_one_is_drawn_soon_and_is_drawn_after_it(
+    node: Node, named: MakeNamed
+) -> None:
+    order: list[str] = []
+    with node.link.session("job_1") as first:
+        drawing = _Render(first, named("job_1", "blocks=30 seconds=0.05 file=1.0"), order)
+        with node.link.session("job_2") as second:
+            assert node.stations.counts()[Station.DRAWING] == 1
+            following = _Render(second, named("job_2", "blocks=3"), order)
+            wait_for(named("job_2").video.with_name("prepared").exists)
+            assert node.stations.counts()[Station.WAITING] == 1
+            assert node.server.current == "job_1"
+            assert following.result().blocks == 3
+            assert drawing.result().blocks == 30
+    assert order == ["job_2", "job_1"], "the file of the first took longer than all of the second"
+    phases = [progress.phase for progress in following.seen]
+    assert phases[0] is RenderPhase.WAITING, "it heard that the one before it moved"
+    assert phases[-4:] == [*[RenderPhase.RENDERING] * 3, RenderPhase.MUXING]
+
+
+def test_a_client_is_not_admitted_while_the_drawing_has_long_to_go(
+    node: Node, named: MakeNamed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.group.server.ADMISSION_TIMEOUT_S", 0.5)
+    with node.link.session("job_1") as first:
+        drawing = _Render(first, named("job_1", "blocks=100000"))
+        wait_for(lambda: len(drawing.seen) >= 3)
+        with pytest.raises(GroupUnavailable, match="busy"), node.link.session("job_2"):
+            pass
+        drawing.cancel()
+
+
+def test_a_place_is_told_of_when_there_is_one(node: Node, named: MakeNamed, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.link.wait_for_place(until=never)  # at once
+    monkeypatch.setattr("worker.group.stations.PREPARE_AHEAD_S", 0.3)
+    with node.link.session("job_1") as first:
+        drawing = _Render(first, named("job_1", "blocks=20 seconds=0.05"))
+        node.link.wait_for_place(until=never)
+        assert 14 <= drawing.seen[-1].blocks_done < 20
+        drawing.result()
+    gave_up = threading.Event()
+    with node.link.session("job_2"):
+        threading.Timer(0.3, gave_up.set).start()
+        node.link.wait_for_place(until=gave_up.is_set)
+        threading.Timer(0.3, node.server.drain).start()
+        with pytest.raises(GroupUnavailable, match="draining"):
+            node.link.wait_for_place(until=never)
+
+
+def test_a_client_that_waits_can_be_canceled_and_leaves_its_place(node: Node, named: MakeNamed) -> None:
+    with node.link.session("job_1") as first:
+        drawing = _Render(first, named("job_1", "blocks=60 seconds=0.05"))
+        with node.link.session("job_2") as second:
+            waiting = _Render(second, named("job_2"))
+            mark = named("job_2").video.with_name("prepared")
+            wait_for(mark.exists)
+            waiting.cancel()
+            wait_for(lambda: not mark.exists())
+        with node.link.session("job_3") as third:
+            following = _Render(third, named("job_3"))
+            assert drawing.result().blocks == 60
+            assert following.result().blocks == 5
+
+
+def test_a_client_that_is_killed_while_it_waits_leaves_its_place(node: Node, named: MakeNamed) -> None:
+    with node.link.session("job_1") as first:
+        drawing = _Render(first, named("job_1", "blocks=60 seconds=0.05"))
+        client = _Client(node.link, named("job_2"))
+        wait_for(lambda: node.stations.counts()[Station.WAITING] == 1, timeout_s=20)
+        wait_for(named("job_2").video.with_name("prepared").exists)
+        client.kill()
+        assert wait_for(lambda: node.stations.counts()[Station.WAITING] == 0) < 2.0
+        wait_for(lambda: not named("job_2").video.with_name("prepared").exists())
+        assert drawing.result().blocks == 60
+
+
+def test_a_client_that_is_killed_while_its_file_is_finished_leaves_no_file(node: Node, named: MakeNamed) -> None:
+    pids = node.group.status.pids
+    client = _Client(node.link, named("job_1", "file=2.0"))
+    wait_for(lambda: node.stations.counts()[Station.FINISHING] == 1, timeout_s=20)
+    client.kill()
+    assert wait_for(lambda: node.stations.counts()[Station.FINISHING] == 0) < 1.0
+    with node.link.session("job_2") as session:
+        assert session.render(named("job_2", "file=2.0"), on_progress=ignore, should_cancel=never).blocks == 5
+    assert not named("job_1").video.exists()
+    assert node.group.status.pids == pids
+
+
+def test_a_drain_sends_away_who_waits_and_lets_files_be_finished(node: Node, named: MakeNamed) -> None:
+    with node.link.session("job_1") as first, ExitStack() as stack:
+        finished = _Render(first, named("job_1", "blocks=2 file=1.0"))
+        wait_for(lambda: node.stations.counts()[Station.FINISHING] == 1)
+        drawn = _Render(stack.enter_context(node.link.session("job_2")), named("job_2", "blocks=100 seconds=0.05"))
+        waiting = _Render(stack.enter_context(node.link.session("job_3")), named("job_3"))
+        wait_for(lambda: node.stations.counts()[Station.WAITING] == 1)
+        drained_at = time.monotonic()
+        node.server.drain()
+        for sent_away in (waiting, drawn):
+            with pytest.raises(RenderDrained):
+                sent_away.result()
+        assert time.monotonic() - drained_at < 1.0
+        assert finished.result().blocks == 2
+
+
+def test_a_drawing_that_hangs_ends_by_its_deadline_and_who_waits_gets_the_next_group(
+    node: Node, named: MakeNamed
+) -> None:
+    with node.link.session("job_1") as first, ExitStack() as stack:
+        hanging = _Render(first, named("job_1", "rank=1 block=30 do=hang blocks=40 seconds=0.02"))
+        waiting = _Render(stack.enter_context(node.link.session("job_2")), named("job_2"))
+        wait_for(lambda: node.stations.counts()[Station.WAITING] == 1)
+        with pytest.raises(GroupFailed) as failure:
+            hanging.result()
+        assert failure.value.code == "no_progress"
+        assert waiting.result().blocks == 5
+    assert node.group.status.restarts == 1
+
+
+def test_who_waits_is_sent_away_when_the_group_stays_cold(
+    node: Node, named: MakeNamed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.group.server.ADMISSION_TIMEOUT_S", 0.5)
+    with node.link.session("job_1") as first, ExitStack() as stack:
+        drawing = _Render(first, named("job_1", "blocks=40 seconds=0.05"))
+        waiting = _Render(stack.enter_context(node.link.session("job_2")), named("job_2"))
+        wait_for(lambda: node.stations.counts()[Station.WAITING] == 1)
+        node.group.close()
+        with pytest.raises(GroupFailed, match="closed"):
+            drawing.result()
+        with pytest.raises(GroupUnavailable, match="closed"):
+            waiting.result()
+
+
+def test_a_file_that_is_lost_with_the_group_is_no_crash_of_its_own(node: Node, named: MakeNamed) -> None:
+    with node.link.session("job_1") as first, ExitStack() as stack:
+        finishing = _Render(first, named("job_1", "file_do=hang"))
+        wait_for(lambda: node.stations.counts()[Station.FINISHING] == 1)
+        drawing = _Render(stack.enter_context(node.link.session("job_2")), named("job_2", "rank=1 do=kill"))
+        with pytest.raises(GroupFailed):
+            drawing.result()
+        with pytest.raises(RenderInterrupted) as interrupted:
+            finishing.result()
+        assert interrupted.value.code == "group_died"
+
+
 def _render_for_ever(link: GroupLink, request: RenderRequest) -> None:
     with link.session("job_1") as session:
         session.render(request, on_progress=ignore, should_cancel=never)
+
+
+class _Client:
+    """A process that renders."""
+
+    def __init__(self, link: GroupLink, request: RenderRequest) -> None:
+        self._process = multiprocessing.get_context("spawn").Process(target=_render_for_ever, args=(link, request))
+        self._process.start()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join(timeout=5)
+
+
+class _Render:
+    """A render in a thread."""
+
+    def __init__(self, session: Session, request: RenderRequest, order: list[str] | None = None) -> None:
+        self.seen: list[RenderProgress] = []
+        self._canceled = threading.Event()
+        self._outcome: RenderResult | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(session, request, [] if order is None else order))
+        self._thread.start()
+
+    def cancel(self) -> None:
+        self._canceled.set()
+        with pytest.raises(RenderCanceled):
+            self.result()
+
+    def result(self) -> RenderResult:
+        self._thread.join(timeout=20)
+        assert not self._thread.is_alive(), "it did not end in time"
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def _run(self, session: Session, request: RenderRequest, order: list[str]) -> None:
+        try:
+            self._outcome = session.render(request, on_progress=self.seen.append, should_cancel=self._canceled.is_set)
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._outcome = error
+        order.append(request.name)
