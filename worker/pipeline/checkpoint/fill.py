@@ -6,6 +6,8 @@ not touched.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 
 from worker.pipeline.checkpoint.errors import CheckpointMismatch
 from worker.pipeline.checkpoint.readers import Hold, Shape, TensorReader
+
+log = logging.getLogger(__name__)
 
 NameOf = Callable[[str], str | None]
 """From a key of a file to the module's own name; None for a key that is known and not used."""
@@ -37,9 +41,14 @@ def fill_from(
     Raises `CheckpointMismatch` before anything is read when keys are missing, unexpected or misshapen.
     """
     own_names = match_names(wanted_shapes(module), reader, name_of=name_of)
+    began, numbers_bytes = time.monotonic(), 0
     for key, tensor in reader.read(own_names, device=device, hold=hold):
+        numbers_bytes += tensor.nbytes
         place(module, own_names[key], tensor.to(dtype) if tensor.is_floating_point() else tensor)
     assert_filled(module)
+    seconds = time.monotonic() - began
+    what = "mapped" if hold is Hold.MAPPED else f"at {numbers_bytes / 1e9 / seconds:.2f} GB/s"
+    log.info("%s: %.2f GB in %.1f s, %s", reader.origin, numbers_bytes / 1e9, seconds, what)
 
 
 def match_names(wanted: Mapping[str, Shape], reader: TensorReader, *, name_of: NameOf) -> dict[str, str]:

@@ -1,14 +1,14 @@
 """Files of weights, tensor by tensor.
 
 Knows safetensors (one file or shards with an index) and PyTorch's zip pickles. Shapes are read from headers, without
-the numbers; numbers are read one tensor at a time and go straight to the device, so that the host never holds more
-than one shard. A pickle is opened with `weights_only` and mapped into memory: no code of the file runs, and its pages
-are the system's to drop.
+the numbers; numbers go straight to the device, a few tensors at a time. A pickle is opened with `weights_only` and
+mapped into memory: no code of the file runs, and its pages are the system's to drop.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from worker.pipeline.checkpoint.errors import CheckpointNotFound, CheckpointUnreadable
+from worker.pipeline.checkpoint.stored import mapped, stored_in
+from worker.pipeline.checkpoint.streaming import stream
 
 Shape = tuple[int, ...]
 
@@ -110,17 +112,20 @@ class SafetensorsFiles:
     def read(
         self, names: Iterable[str], *, device: torch.device, hold: Hold = Hold.OWN
     ) -> Iterator[tuple[str, Tensor]]:
-        """As `TensorReader.read`, one file after the other, each tensor straight to the device."""
+        """As `TensorReader.read`, one file after the other, each from its beginning to its end."""
         wanted = set(names)
         for file, shapes in self._shapes.items():
-            here = [key for key in shapes if key in wanted]
+            here = {key for key in shapes if key in wanted}
             if not here:
                 continue
-            # opened anew for each shard, so that the pages of the last one can go
-            with safe_open(file, framework="pt", device=str(device)) as tensors:
-                for key in here:
-                    tensor = tensors.get_tensor(key)  # on the CPU a view of the file
-                    yield key, tensor.clone() if device.type == "cpu" and hold is Hold.OWN else tensor
+            if hold is Hold.MAPPED and device.type == "cpu":
+                with safe_open(file, framework="pt") as tensors:
+                    for key in here:
+                        yield key, tensors.get_tensor(key)
+                continue
+            with file.open("rb", buffering=0) as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                yield from stream((one for one in stored_in(file, opened) if one.name in here), device=device)
 
 
 class PickledTensors:
@@ -143,9 +148,11 @@ class PickledTensors:
     ) -> Iterator[tuple[str, Tensor]]:
         """As `TensorReader.read`, in the order of the file."""
         wanted = set(names)
-        for name, tensor in self._tensors.items():
-            if name in wanted:
-                yield name, tensor.to(device, copy=hold is Hold.OWN)
+        here = {name: tensor for name, tensor in self._tensors.items() if name in wanted}
+        if hold is Hold.MAPPED and device.type == "cpu":
+            yield from here.items()
+        else:
+            yield from stream((mapped(name, tensor) for name, tensor in here.items()), device=device)
 
 
 def _safetensors_shapes(file: Path) -> dict[str, Shape]:

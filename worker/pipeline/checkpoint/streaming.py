@@ -70,7 +70,7 @@ def _begin(one: Stored, tensor: Tensor, readers: ThreadPoolExecutor, land: Land)
     is_free = None
     if tensor.device.type == "cuda":
         # the allocator gives out memory that earlier work of this stream may still be reading
-        is_free = torch.cuda.Event()
+        is_free = torch.cuda.Event()  # type: ignore[no-untyped-call,unused-ignore]
         is_free.record(torch.cuda.current_stream(tensor.device))
     target = tensor.reshape(-1).view(torch.uint8)
     return [
@@ -95,14 +95,15 @@ class _Pinned:
     """For each reader a page-locked piece of memory and a stream of the GPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         self._of_thread = threading.local()
 
     def land(self, target: Tensor, read_into: ReadInto, start: int, is_free: torch.cuda.Event | None) -> None:
         """Returns when the GPU has the bytes, so that the piece can be filled again and the target be used."""
         if not hasattr(self._of_thread, "piece"):
+            torch.cuda.set_device(self._device)  # of this thread; else page-locked memory would be the first GPU's
             self._of_thread.piece = torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
-            self._of_thread.stream = torch.cuda.Stream(self._device)
+            self._of_thread.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call,unused-ignore]
         piece: Tensor = self._of_thread.piece[: len(target)]
         stream: torch.cuda.Stream = self._of_thread.stream
         read_into(piece, start)
