@@ -62,8 +62,8 @@ def decoder_convolutions(config: VAEConfig, *, height: int, width: int, latent_f
     seen: Counter[Convolution] = Counter()
     caches: list[object] = [None] * network._cached_conv_counts["decoder"]
     with torch.no_grad():
-        for first in (True, False):  # a stream is as it stays from its third latent frame on
-            network.decoder(latent, feat_cache=caches, feat_idx=[0], first_chunk=first)
+        # the first latent frame of a stream becomes one frame, every other becomes four
+        network.decoder(latent, feat_cache=caches, feat_idx=[0], first_chunk=True)
         hooks = [
             layer.register_forward_hook(_counting(seen, latent_frames)) for layer in _convolutions(network.decoder)
         ]

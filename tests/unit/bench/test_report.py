@@ -79,8 +79,8 @@ def test_errors_have_the_scale_of_what_they_are_held_against() -> None:
     assert relative_l2(torch.tensor([1.1, 0.0]), torch.tensor([1.0, 0.0])) == pytest.approx(0.1)
     assert relative_l2(torch.tensor([11.0]), torch.tensor([10.0])) == pytest.approx(0.1)
     grey = np.full((1, 2, 2, 3), 100, np.uint8)
-    assert psnr_db(grey + 1, grey) == pytest.approx(20 * np.log10(255))
-    assert psnr_db(grey, grey + 1) == pytest.approx(20 * np.log10(255))  # 8 bits do not run over
+    assert psnr_db(grey + 20, grey) == pytest.approx(20 * np.log10(255 / 20))
+    assert psnr_db(grey, grey + 20) == pytest.approx(20 * np.log10(255 / 20))  # 8 bits do not run over
 
 
 def test_numbers_that_are_not_finite_are_no_result() -> None:
