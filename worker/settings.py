@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from models.queues import Priority
 from models.settings import CommonSettings
@@ -17,6 +18,8 @@ from worker.pipeline.precision import MemoryUse, Precision
 
 class WorkerSettings(CommonSettings):
     """One machine's worker: one preset, one set of weights, and as many nodes as its layout has replicas."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)  # what compose makes of a variable that is not set
 
     preset: str = "tiny"
     layout: str = Field(

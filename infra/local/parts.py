@@ -19,6 +19,7 @@ from infra.local.state import Secrets
 from models.database import psycopg_url
 from models.worker_node import NodeState
 
+SMALL_PRESET = "tiny"
 ASK_TIMEOUT_S = 2
 API_START_TIMEOUT_S = 60.0
 SENDER_START_TIMEOUT_S = 60.0
@@ -47,7 +48,9 @@ class Surroundings:
     secrets: Secrets
     api_port: int
     preset: str
-    ranks: int
+    ranks: int | None
+    """Of the worker's only group; None: the layout decides."""
+    layout: str
     node_name: str
 
     @property
@@ -68,6 +71,9 @@ class Surroundings:
         if "REALVIDEO_S3_BUCKET" not in os.environ:
             defaults["REALVIDEO_STORAGE_DIRECTORY"] = str(self.directory / "objects")
             defaults["REALVIDEO_STORAGE_SECRET"] = self.secrets.storage_secret
+        if self.preset == SMALL_PRESET:
+            defaults["REALVIDEO_DEVICE"] = "cpu"  # ranks of one group cannot share a GPU, and there may be only one
+        group = {"REALVIDEO_LAYOUT": self.layout} | ({} if self.ranks is None else {"REALVIDEO_RANKS": str(self.ranks)})
         return {
             **{name: value for name, value in defaults.items() if name not in os.environ},
             "DATABASE_URL": self.database_url,
@@ -75,7 +81,7 @@ class Surroundings:
             "REALVIDEO_API_PORT": str(self.api_port),
             "REALVIDEO_PRESETS": f'["{self.preset}"]',
             "REALVIDEO_PRESET": self.preset,
-            "REALVIDEO_RANKS": str(self.ranks),
+            **group,
             "REALVIDEO_NODE_NAME": self.node_name,
             "REALVIDEO_WORK_DIRECTORY": str(self.directory / "work"),
         }
@@ -107,13 +113,19 @@ def our_parts(around: Surroundings) -> Sequence[Part]:
             stop_timeout_s=10,
         ),
         Part(
-            f"worker ({around.ranks} rank{'s' if around.ranks > 1 else ''})",
+            f"worker ({_group_in_words(around)})",
             _command("worker", around, environment),
             is_ready=lambda: _has_warm_node(around),
             start_timeout_s=WORKER_START_TIMEOUT_S,
             stop_timeout_s=30,
         ),
     )
+
+
+def _group_in_words(around: Surroundings) -> str:
+    if around.ranks is None:
+        return f"layout {around.layout}"
+    return f"{around.ranks} rank{'s' if around.ranks > 1 else ''}"
 
 
 def _command(command: str, around: Surroundings, environment: Mapping[str, str]) -> ServerProcess:
@@ -140,8 +152,12 @@ def _is_connected(database_url: str, program: str) -> bool:
 
 
 def _has_warm_node(around: Surroundings) -> bool:
-    query = "SELECT 1 FROM worker_nodes WHERE name = %s AND state = %s AND last_seen_at > now() - interval '1 minute'"
-    return _finds(around.database_url, query, around.node_name, NodeState.READY)
+    """Of a layout with several nodes, which have numbers behind the name, the first to be ready will do."""
+    query = """
+        SELECT 1 FROM worker_nodes WHERE (name = %s OR name ~ ('^' || %s || '-[0-9]+$')) AND state = %s
+           AND last_seen_at > now() - interval '1 minute'
+    """
+    return _finds(around.database_url, query, around.node_name, around.node_name, NodeState.READY)
 
 
 def _finds(database_url: str, query: str, *values: str) -> bool:

@@ -34,7 +34,9 @@ class StackSettings:
     durable: bool
     """Whether commits wait for the disk."""
     preset: str = "tiny"
-    ranks: int = 3
+    ranks: int | None = 3
+    """Of the worker's only group; None: the layout decides."""
+    layout: str = "auto"
     node_name: str = "local"
 
 
@@ -129,6 +131,7 @@ class Stack:
             api_port=settings.api_port,
             preset=settings.preset,
             ranks=settings.ranks,
+            layout=settings.layout,
             node_name=settings.node_name,
         )
         started = time.monotonic()

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from infra.local.parts import SMALL_PRESET
 from infra.local.process import ServerError
 from infra.local.signals import StopRequestedError, stop_at_first_signal
 from infra.local.stack import Stack, StackSettings
@@ -16,6 +17,7 @@ from infra.local.state import STATE_DIRECTORY, Connection, announced, running_co
 from infra.local.status_lines import StatusLines
 
 CHECK_EVERY_S = 1.0
+RANKS_OF_SMALL_PRESET = 3
 
 
 def main() -> None:
@@ -37,7 +39,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--preset", default="tiny", help="which network the worker runs (default: tiny; others need REALVIDEO_WEIGHTS)"
     )
-    parser.add_argument("--ranks", type=int, default=3, help="processes of the worker's group (default: 3)")
+    worker = parser.add_mutually_exclusive_group()
+    worker.add_argument("--ranks", type=int, help="processes of the worker's only group (default for tiny: 3)")
+    worker.add_argument(
+        "--layout", help="how the worker's GPUs are shared out, see `realvideo worker --help` (default: auto)"
+    )
     parser.add_argument(
         "--state", type=Path, default=STATE_DIRECTORY, help="where data and secrets are kept (default: .realvideo)"
     )
@@ -57,13 +63,17 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     other = running_connection(state)
     if other is not None:
         raise ServerError(f"the stack of this checkout runs already, at {other.url} (process {other.pid})")
+    ranks = arguments.ranks
+    if ranks is None and arguments.layout is None and arguments.preset == SMALL_PRESET:
+        ranks = RANKS_OF_SMALL_PRESET
     settings = StackSettings(
         directory=state / "up",
         secrets_directory=state,
         api_port=arguments.port,
         durable=True,
         preset=arguments.preset,
-        ranks=arguments.ranks,
+        ranks=ranks,
+        layout=arguments.layout or "auto",
     )
     stack = Stack(settings, on_step=StatusLines(console).step)
     try:
