@@ -36,8 +36,9 @@ HAND_BACK_GRACE_S = 2.0
 def main(arguments: list[str]) -> int:
     """`parent-pid socket-path` on the command line; the rest from the environment, as the node."""
     die_with_parent(int(arguments[0]))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s consumer %(levelname)s %(name)s: %(message)s")
     settings = WorkerSettings()
+    log_format = f"%(asctime)s consumer of {settings.node_name} %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=log_format)
     drain = Drain(grace_s=max(0.0, settings.drain_grace_s - HAND_BACK_MARGIN_S))
     signals.worker_shutting_down.connect(lambda **_: drain.ask(), weak=False)
     engine = create_database_engine(settings.database_url, application_name=f"consumer {settings.node_name}")
