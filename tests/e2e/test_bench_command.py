@@ -26,6 +26,8 @@ def test_rows_of_all_parts_are_printed_and_written(tmp_path: Path) -> None:
         assert row["frames_per_second"] == pytest.approx(8000 / row["block_ms"]["mean"])
     names = {part: {piece["name"] for piece in row["floor"]["pieces"]} for part, row in rows.items()}
     assert names["render"] == names["dit"] | names["vae"]
+    assert rows["render"]["writing_ms"]["count"] == 2
+    assert rows["dit"]["writing_ms"] is None
     start = rows["render"]["start"]
     assert start["load_s"] > 0
     assert start["from_process_start_to_ready_s"] > start["from_process_start_to_first_block_s"] > start["import_s"] > 0

@@ -129,6 +129,8 @@ class Row:
     block_ms: Quantiles
     slowest_before_ms: float
     """The slowest block after the third and before those counted; the sink turns for the first time among them."""
+    writing_ms: Quantiles | None
+    """Of the block's time, how long the writer of the file held it up; None where nothing is written."""
     frames_per_second: float
     network_tflop: float | None
     """Operations of the DiT in one block, as the network is defined."""

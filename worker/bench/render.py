@@ -41,6 +41,8 @@ class _Rendered:
 
     began_at: float
     blocks_at: tuple[float, ...]
+    writing_ms: tuple[float, ...]
+    """How long the writer held each block up."""
     ended_at: float
 
 
@@ -101,7 +103,8 @@ def _measure(job: RenderJob, place: Place, device: torch.device, say: Say, impor
 def _render(pipeline: Pipeline, settings: RenderSettings, layout: RankLayout) -> _Rendered:
     """On all ranks; the file and the times are rank 0's."""
     began_at = time.time()
-    blocks_at = []
+    blocks_at: list[float] = []
+    writing_ms: list[float] = []
     if layout.holds_encoders:
         inputs = inputs_for(settings)
         with (
@@ -110,13 +113,15 @@ def _render(pipeline: Pipeline, settings: RenderSettings, layout: RankLayout) ->
         ):
             began_at = time.time()
             for block in blocks:
+                made_at = time.time()
                 video.write(block.frames)
                 blocks_at.append(time.time())
+                writing_ms.append(1000 * (blocks_at[-1] - made_at))
             _check(block.frames.std())
     else:
         for _ in pipeline.render(settings, inputs=None, should_stop=lambda: False):
             raise AssertionError("frames come out of rank 0 only")
-    return _Rendered(began_at=began_at, blocks_at=tuple(blocks_at), ended_at=time.time())
+    return _Rendered(began_at=began_at, blocks_at=tuple(blocks_at), writing_ms=tuple(writing_ms), ended_at=time.time())
 
 
 def _check(spread: float) -> None:
@@ -135,6 +140,7 @@ def _stretch(rendered: _Rendered, *, steps: int, floor: RankFloor, peak_gib: flo
         ended_at=counted[-1] if counted else rendered.ended_at,
         floor=floor.of(steps=steps),
         peak_gib=peak_gib,
+        writing_ms=rendered.writing_ms[UNTIMED_BLOCKS:],
     )
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from worker.bench.clocks import ClockSampler
-from worker.bench.figures import SCHEMA, Comparison, Floor, NotMeasured, Part, Report, Row, Versions
+from worker.bench.figures import SCHEMA, Comparison, Floor, NotMeasured, Part, Quantiles, Report, Row, Versions
 from worker.bench.jobs import CompareJob, DiTJob, RenderJob, VAEJob
 from worker.bench.plan import Device, Plan
 from worker.bench.ranks import CannotMeasure, RankBroke, Say, in_ranks
@@ -181,6 +181,7 @@ class _Run:
                     width=plan.width,
                     block_ms=seen.block_ms,
                     slowest_before_ms=seen.slowest_before_ms,
+                    writing_ms=Quantiles.of(seen.writing_ms) if seen.writing_ms else None,
                     frames_per_second=1000 * config.frames_per_block / seen.block_ms.mean,
                     network_tflop=None
                     if seen.steps is None

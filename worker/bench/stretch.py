@@ -24,6 +24,8 @@ class Stretch:
     ended_at: float
     floor: Floor
     peak_gib: float
+    writing_ms: tuple[float, ...] = ()
+    """How long the writer of the file held up each of the blocks that count; empty where nothing is written."""
 
     @property
     def block_ms(self) -> Quantiles:

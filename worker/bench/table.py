@@ -14,8 +14,12 @@ from worker.bench.figures import Comparison, Part, Report, Row, Start
 WIDTH = 150
 """Of tables that no terminal bounds."""
 NAMES = {Part.DIT: "DiT", Part.VAE: "VAE decode", Part.RENDER: "render"}
-BEFORE = "before: the slowest block between the third and those that count; the sink turns there first"
+NOTES = (
+    "before: the slowest block between the third and those that count; the sink turns there first\n"
+    "write: how long the writer of the file held a block up, on average"
+)
 ARROW = "→: from the start of the process"
+MILLISECONDS = ("median", "p95", "max", "before", "write", "floor")
 SHARE_SHOWN = 0.01
 """Pieces of a floor below this are in the JSON only."""
 
@@ -39,7 +43,7 @@ def _tables(report: Report) -> Iterator[tuple[str, Table, str]]:
     """Title, table, and what its columns mean where their names do not say it."""
     if report.rows:
         size = f"{report.rows[0].width} × {report.rows[0].height}"
-        yield f"Blocks of {size}, milliseconds", _rows(report.rows), BEFORE
+        yield f"Blocks of {size}, milliseconds", _rows(report.rows), NOTES
     if starts := [row for row in report.rows if row.start is not None]:
         yield "Start, seconds", _starts(starts), ARROW
     for row in _one_of_each_floor(report.rows):
@@ -82,7 +86,21 @@ def _heading(report: Report) -> str:
 def _rows(rows: Sequence[Row]) -> Table:
     table = _table(
         ("", "precision", "steps", "ranks"),
-        ("median", "p95", "max", "before", "floor", "× floor", "frames/s", "per GPU", "SM MHz", "W", "°C", "peak GiB"),
+        (
+            "median",
+            "p95",
+            "max",
+            "before",
+            "write",
+            "floor",
+            "× floor",
+            "frames/s",
+            "per GPU",
+            "SM MHz",
+            "W",
+            "°C",
+            "peak GiB",
+        ),
     )
     for row in rows:
         table.add_row(
@@ -94,6 +112,7 @@ def _rows(rows: Sequence[Row]) -> Table:
             f"{row.block_ms.p95:.1f}",
             f"{row.block_ms.most:.1f}",
             f"{row.slowest_before_ms:.1f}",
+            "–" if row.writing_ms is None else f"{row.writing_ms.mean:.1f}",
             f"{row.floor.ms:.1f}",
             f"{row.times_floor:.3f}",
             f"{row.frames_per_second:.1f}",

@@ -63,7 +63,7 @@ def test_a_machine_without_clocks_has_dashes_for_them() -> None:
     (row,) = report(clocks=()).rows
     assert row.clocks == ()
     line = next(line for line in text(report(clocks=())).splitlines() if "│ DiT" in line)
-    assert line.count("–") == 3
+    assert line.count("–") == 4
 
 
 def test_a_wrong_block_is_seen_in_its_place() -> None:
@@ -112,6 +112,7 @@ def report(clocks: tuple[Clocks, ...] | None = None) -> Report:
         width=480,
         block_ms=Quantiles(24, 360.5, 359.0, 360.0, 361.0, 362.0),
         slowest_before_ms=365.0,
+        writing_ms=None,
         frames_per_second=22.2,
         network_tflop=218.0,
         floor=Floor(350.0, (piece,)),
