@@ -8,8 +8,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from unittest import mock
@@ -20,18 +19,17 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor
 
 from tests.gpu.board import sampled
+from tests.gpu.vae_stages import print_stages
 from tests.unit.pipeline.interpreted_vae_rows import cases, check, check_last_sum
 from worker.pipeline.checkpoint import Network, RandomWeights
 from worker.pipeline.config import preset
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae import VideoAutoencoder
-from worker.pipeline.vae_packed import decoder as layers
 from worker.pipeline.vae_packed import sized_decoder
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
-from worker.pipeline.vae_packed.rows import Cells, Frames, Pending, Products
+from worker.pipeline.vae_packed.packing import pack_decoder
 from worker.pipeline.vae_packed.stream import PackedStreams
 from worker.pipeline.vae_packed.triton_rows import TritonRows
-from worker.pipeline.vae_packed.weights import pack_decoder
 
 VAE = preset("14b").vae
 SEED = 1
@@ -67,7 +65,7 @@ def main() -> None:
         for tries in (False, True):
             with mock.patch.object(sized_decoder, "TRIES_CONVOLUTIONS", tries):
                 print_times(streams, device)
-                print_stages(streams, device)
+                print_block_stages(streams, device)
         faults += memory_faults(streams, device)
     print(f"done after {time.perf_counter() - began:.0f} s")
     for fault in faults:
@@ -209,6 +207,14 @@ def print_times(streams: Streams, device: torch.device) -> None:
     )
 
 
+def print_block_stages(streams: Streams, device: torch.device) -> None:
+    """Where the time of a block goes, launched kernel by kernel."""
+    block = drawn_latents(FULL, 2, device)
+    sized = streams.make(MemoryUse.LOW).take(*FULL)  # which captures nothing
+    sized.decode(block, place=Place.LATER)
+    print_stages(lambda: sized.decode(block, place=Place.LATER))
+
+
 def median_ms(call: Callable[[], object]) -> float:
     for _ in range(WARM_UP):
         call()
@@ -219,105 +225,6 @@ def median_ms(call: Callable[[], object]) -> float:
         mark.record()
     marks[-1].synchronize()
     return statistics.median(a.elapsed_time(b) for a, b in pairwise(marks))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One launch or a few, between two marks."""
-
-    what: str
-    flop: float
-    moved: float
-    before: torch.cuda.Event
-    after: torch.cuda.Event
-
-
-def print_stages(streams: Streams, device: torch.device) -> None:
-    """Where the time of a block goes, by kind and shape; launched one after the other behind a long pause."""
-    block = drawn_latents(FULL, 2, device)
-    sized = streams.make(MemoryUse.LOW).take(*FULL)  # which captures nothing
-    sized.decode(block, place=Place.LATER)
-    steps: list[Step] = []
-    with stages_recorded(steps):
-        for _ in range(5):
-            torch.cuda._sleep(60_000_000)
-            sized.decode(block, place=Place.LATER)
-    torch.cuda.synchronize(device)
-    grouped: dict[str, list[Step]] = {}
-    for step in steps:
-        grouped.setdefault(step.what, []).append(step)
-    total_ms = 0.0
-    for what, same in sorted(grouped.items()):
-        each_ms = statistics.median(step.before.elapsed_time(step.after) for step in same)
-        calls = len(same) // 5
-        total_ms += calls * each_ms
-        pace = f"{same[0].flop / each_ms / 1e9:5.0f} TFLOP/s " if same[0].flop else " " * 14
-        pace += f"{same[0].moved / each_ms / 1e6:5.0f} GB/s"
-        print(f"    {what:52} {calls:3} x {1000 * each_ms:7.1f} µs = {calls * each_ms:6.2f} ms  {pace}")
-    print(f"    all of these {total_ms:.2f} ms", flush=True)
-
-
-@contextmanager
-def stages_recorded(steps: list[Step]) -> Iterator[None]:
-    """Marks around everything that the decoder's layers call."""
-    conv2d, linear, doubled, mm = layers._conv2d, layers._linear, layers._doubled, torch.mm
-    attention = torch.nn.functional.scaled_dot_product_attention
-
-    def timed(what: str, flop: float, call: Callable[[], object], *read: object) -> object:
-        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        before.record()
-        made = call()
-        after.record()
-        steps.append(Step(what, flop, bytes_of(read) + bytes_of(made), before, after))
-        return made
-
-    def timed_conv2d(x: Tensor, weight: Tensor) -> object:
-        flop = 2 * x.shape[0] * x.shape[1] * x.shape[2] * weight.numel()
-        shape = f"{tuple(x.shape)} -> {weight.shape[0]}, {weight.shape[-1]} x {weight.shape[-1]}"
-        return timed(f"convolution {shape}", flop, lambda: conv2d(x, weight), x, weight)
-
-    def timed_linear(x: Tensor, given: layers.Linear) -> object:
-        flop = 2 * x.shape[:-1].numel() * given.weight.numel()
-        return timed(f"linear {tuple(x.shape)} -> {len(given.weight)}", flop, lambda: linear(x, given), x)
-
-    def timed_doubled(x: Tensor, given: layers.TimeConv) -> object:
-        flop = 4 * x.shape[:-1].numel() * given.halves[0].weight.numel()
-        return timed(f"time convolution {tuple(x.shape)}", flop, lambda: doubled(x, given), x)
-
-    def timed_attention(q: Tensor, k: Tensor, v: Tensor) -> object:
-        flop = 4 * q.shape[0] * q.shape[2] ** 2 * q.shape[3]
-        return timed(f"attention {tuple(q.shape)}", flop, lambda: attention(q, k, v), q, k, v)
-
-    def timed_mm(a: Tensor, b: Tensor, *, out: Tensor) -> object:
-        return timed(f"last product {tuple(b.shape)}", 2 * a.numel() * b.shape[1], lambda: mm(a, b, out=out), b)
-
-    def timed_rows(name: str) -> Callable[..., object]:
-        own = getattr(TritonRows, name)
-
-        def call(self: TritonRows, x: object, *rest: Tensor) -> object:
-            shape = str(tuple(x.shape)) if isinstance(x, Tensor) else described(x)
-            caches = [tensor for tensor in rest if tensor.ndim == 4]
-            read = (*tensors_in(x), *caches, *caches)  # which are written as well
-            return timed(f"rows: {name} of {shape}", 0, lambda: own(self, x, *rest), *read)
-
-        return call
-
-    names = ("total", "normed", "activated", "taps", "pairs", "total_and_pairs", "bytes_of_pixels")
-    patches = [
-        mock.patch.object(layers, "_conv2d", timed_conv2d),
-        mock.patch.object(layers, "_linear", timed_linear),
-        mock.patch.object(layers, "_doubled", timed_doubled),
-        mock.patch.object(layers.functional, "scaled_dot_product_attention", timed_attention),
-        mock.patch.object(torch, "mm", timed_mm),
-        *(mock.patch.object(TritonRows, name, timed_rows(name)) for name in names),
-    ]
-    for patch in patches:
-        patch.start()
-    try:
-        yield
-    finally:
-        for patch in patches:
-            patch.stop()
 
 
 def memory_faults(streams: Streams, device: torch.device) -> list[str]:
@@ -372,28 +279,6 @@ def frames_of(pixels_3nHW: Tensor) -> Tensor:
 
 def distance(a: Tensor, b: Tensor) -> float:
     return ((a.float() - b.float()).norm() / b.float().norm()).item()
-
-
-def described(x: object) -> str:
-    assert isinstance(x, Pending)
-    first = tensors_in(x)[0]
-    kind = {Frames: "frames", Products: "products", Cells: "cells"}[type(x.source)]
-    residual = " + residual" if x.residual is not None else ""
-    return f"{kind}{residual} {tuple(first.shape)}"
-
-
-def tensors_in(x: object) -> list[Tensor]:
-    if isinstance(x, Tensor):
-        return [x]
-    assert isinstance(x, Pending)
-    source = list(x.source.four) if isinstance(x.source, Products) else [x.source.values]
-    return source + ([] if x.residual is None else [x.residual])
-
-
-def bytes_of(made: object) -> float:
-    if isinstance(made, Tensor):
-        return made.numel() * made.element_size()
-    return sum(bytes_of(each) for each in made) if isinstance(made, tuple | list) else 0
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from worker.pipeline.checkpoint import Network, RandomWeights
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
+from worker.pipeline.vae_packed.packing import pack_decoder
 from worker.pipeline.vae_packed.rows import Cells, Frames, Pending, Products, Rows
 from worker.pipeline.vae_packed.triton_rows import TritonRows
-from worker.pipeline.vae_packed.weights import pack_decoder
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 2, 4

@@ -17,9 +17,9 @@ from worker.pipeline.config import PRESETS, VAEConfig
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae import VideoAutoencoder
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
+from worker.pipeline.vae_packed.packing import frame_pairs, on_cells, pack_decoder
 from worker.pipeline.vae_packed.rows import Rows
 from worker.pipeline.vae_packed.stream import PackedStreams
-from worker.pipeline.vae_packed.weights import frame_pairs, on_cells, pack_decoder
 from worker.pipeline.vae_stream import DecodeStream
 
 CPU = torch.device("cpu")

@@ -33,7 +33,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Products:
-    """m0 .. m3 of each pair of frames, [P, H, W, C], whose sums are the values (`weights.frame_pairs`)."""
+    """m0 .. m3 of each pair of frames, [P, H, W, C], whose sums are the values (`packing.frame_pairs`)."""
 
     four: Four
     frames: int
@@ -41,7 +41,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Cells:
-    """Values of an enlarged picture where `weights.on_cells` puts them.
+    """Values of an enlarged picture where `packing.on_cells` puts them.
 
     With `halves` = 2 the pictures are all even frames, then all odd ones.
     """

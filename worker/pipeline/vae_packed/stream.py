@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.pipeline.config import FRAMES_PER_LATENT
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
@@ -130,7 +131,8 @@ class PackedStream:
         """As `DecodeStream.begin`."""
         with self._streams.on_device():
             sized = self._for(latents_cThw)
-            frames = 4 * latents_cThw.shape[1] - (3 if self._place is Place.FIRST else 0)
+            alone = FRAMES_PER_LATENT - 1 if self._place is Place.FIRST else 0
+            frames = FRAMES_PER_LATENT * latents_cThw.shape[1] - alone
             made = (sized.decode(piece, place=place) for piece, place in self._next(latents_cThw))
             on_the_way = self._streams.hand_over(made, frames=frames)
             sized.capture_if_due()
