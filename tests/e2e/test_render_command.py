@@ -43,6 +43,14 @@ def test_the_ways_of_the_reference_reach_the_video(tmp_path: Path) -> None:
     assert (seen.width, seen.height) == (704, 384)
 
 
+def test_low_memory_is_taken_on_a_processor_too(tmp_path: Path) -> None:
+    video = tmp_path / "made.mp4"
+    speech = str(short_speech(tmp_path))
+    rendered = render(tmp_path, "-a", speech, "-i", str(PORTRAIT), "-o", str(video), "--low_memory", *SIZES)
+    assert rendered.returncode == 0, rendered.stderr
+    assert look_at(video).frames > 0
+
+
 def short_speech(directory: Path) -> Path:
     """Half a second: of the reference's size there are not many frames to be made in a test."""
     with wave.open(str(SPEECH)) as whole, wave.open(str(directory / "short.wav"), "wb") as cut:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from models import transitions
-from models.job import Job, JobStatus
+from models.job import Attempt, Job, JobStatus
 from models.worker_node import NodeState, WorkerNode
 from tests.integration.worker.nodes import REAL_NODE, STAND_IN_NODE, NodeProcess, Surroundings
 from tests.unit.group.conftest import wait_for
@@ -104,6 +104,28 @@ def test_a_node_for_urgent_jobs_leaves_the_others(around: Surroundings) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_two_replicas_of_the_real_network_draw_videos_at_once(around: Surroundings) -> None:
+    machine = NodeProcess(around, module=REAL_NODE, name="node-1", settings={"layout": "2x1"})
+    try:
+        _wait_until_both_are(around, NodeState.READY, timeout_s=180)
+        jobs = [around.job(seconds=4) for _ in range(4)]
+        for job in jobs:
+            around.publish(job)
+        _wait_until_both_are(around, NodeState.BUSY, timeout_s=30)
+        for job in jobs:
+            row = around.wait_for_status(job, JobStatus.SUCCEEDED, timeout_s=120)
+            assert row.result_key is not None
+            assert (around.objects / row.result_key).stat().st_size > 0
+        machine.send(signal.SIGTERM)
+        assert machine.wait_for_end(timeout_s=30) == 0
+    finally:
+        machine.kill_everything()
+    with around.database.transaction() as session:
+        workers = session.scalars(select(Attempt.worker)).all()
+    assert set(workers) == {"node-1-0", "node-1-1"}
+
+
+@pytest.mark.timeout(300)
 def test_a_precision_that_processors_do_not_have_is_refused_in_words(around: Surroundings) -> None:
     node = NodeProcess(around, module=REAL_NODE, name="node-1", settings={"precision": "fp8"})
     try:
@@ -128,11 +150,11 @@ def _rows(around: Surroundings) -> Sequence[WorkerNode]:
         return session.scalars(select(WorkerNode).order_by(WorkerNode.name)).all()
 
 
-def _wait_until_both_are(around: Surroundings, state: NodeState) -> None:
+def _wait_until_both_are(around: Surroundings, state: NodeState, *, timeout_s: float = 60) -> None:
     def they_are() -> bool:
         return [(row.name, row.state) for row in _rows(around)] == [("node-1-0", state), ("node-1-1", state)]
 
-    wait_for(they_are, timeout_s=60)
+    wait_for(they_are, timeout_s=timeout_s)
 
 
 def _jobs_for_both(around: Surroundings, *, seconds: float) -> list[Job]:
