@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from re import Pattern
 
 import pytest
@@ -90,6 +91,15 @@ def test_the_encoders_take_their_weights_and_what_passes(memory: MemoryUse) -> N
     held = encoders_gib(memory)
     said = Demand("14b", None, memory).gib([Role.ENCODERS], H200)
     assert held + 0.5 < said < held + PASSING_GIB + 1, f"{held:.2f} GiB are held"
+
+
+def test_the_manual_says_what_the_table_says() -> None:
+    manual = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    rows = [(precision, precision.value, MemoryUse.AMPLE) for precision in Precision]
+    for precision, name, memory in [*rows, (None, "REALVIDEO_MEMORY=low", MemoryUse.LOW)]:
+        demand = Demand("14b", precision, memory)
+        figures = " | ".join(f"{demand.gib([role], H200):.1f}" for role in (Role.ALL, Role.DIT, Role.ENCODERS))
+        assert f"| `{name}` | {figures} |" in manual
 
 
 def test_low_memory_leaves_room_for_what_passes_within_26_gib() -> None:
