@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class NodeReport:
-    """Writes the row in a thread of its own, at once when the state changes and else every few seconds."""
+    """Writes the row in a thread of its own, at once when the state or the job changes and else every few seconds."""
 
     def __init__(
         self, settings: WorkerSettings, *, group: WarmGroup, server: GroupServer, metrics: NodeMetrics
@@ -72,13 +72,14 @@ class NodeReport:
         self._database.close()
 
     def _run(self) -> None:
-        written: NodeState | None = None
+        written: tuple[NodeState, str | None] | None = None
         quiet_s = 0.0
         while not self._stopping.wait(NOTICE_EVERY_S):
             quiet_s += NOTICE_EVERY_S
-            if self._state() is not written or quiet_s >= REPORT_EVERY_S:
-                written, quiet_s = self._state(), 0.0
-                self._write(written)
+            now = (self._state(), self._server.current)
+            if now != written or quiet_s >= REPORT_EVERY_S:
+                written, quiet_s = now, 0.0
+                self._write(now[0])
         self._write(self._state())
 
     def _state(self) -> NodeState:

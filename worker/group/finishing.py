@@ -73,8 +73,9 @@ class FileFinishing:
         )
 
     def abort(self) -> None:
+        """Does not wait: whoever draws must not be held up by an encoder that ends slowly, nor fail with it."""
         self._is_aborted = True
-        self._prepared.writer.abort()
+        threading.Thread(target=self._prepared.writer.abort, name=f"abort {self._request.name}", daemon=True).start()
 
 
 @contextmanager

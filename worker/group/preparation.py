@@ -71,12 +71,12 @@ class Preparation:
         return self._prepared
 
     def drop(self) -> None:
-        """It is not wanted any more: close its files, now or as soon as it is done."""
+        """It is not wanted any more: close its files, as soon as it is done. Does not wait for that."""
         with self._lock:
             self._is_dropped = True
             prepared, self._prepared = self._prepared, None
         if prepared is not None:
-            prepared.files.close()
+            threading.Thread(target=prepared.files.close, name=f"drop {self.request.name}", daemon=True).start()
 
     def _run(self) -> None:
         try:

@@ -62,6 +62,32 @@ def test_a_phase_that_cannot_report_is_renewed_within_its_allowance(database: Da
         wait_for(lambda: _row(database, job.id).lease_expires_at > before, timeout_s=2)
 
 
+def test_a_job_that_waits_is_renewed_when_the_one_before_it_moves_and_for_its_allowance_after(
+    database: Database, make_job: MakeJob
+) -> None:
+    job = _claim(database, make_job())
+    with _lease(database, job) as lease:
+        lease.moved(Phase.PREPARING, blocks_done=0, blocks_total=None, quiet_allowance_s=1.2)
+        wait_for(lambda: _row(database, job.id).phase == Phase.PREPARING)
+        before = _row(database, job.id).lease_expires_at
+        wait_for(lambda: _row(database, job.id).lease_expires_at > before, timeout_s=1.2)
+        time.sleep(1.2)
+        last = _row(database, job.id).lease_expires_at
+        time.sleep(1.0)  # two renewals, if the allowance were without end
+        assert _row(database, job.id).lease_expires_at == last
+
+
+def test_a_drain_lets_what_is_drawn_be_finished_but_not_for_ever(database: Database, make_job: MakeJob) -> None:
+    job, drain = _claim(database, make_job()), Drain(grace_s=0.5)
+    with _lease(database, job, drain) as lease:
+        lease.let_finish()
+        drain.ask()
+        assert lease.standing is Standing.HELD
+        lease.begin(Phase.UPLOADING, quiet_allowance_s=60)
+        wait_for(lambda: lease.standing is Standing.LOST)
+    assert _row(database, job.id).status == JobStatus.QUEUED
+
+
 def test_a_file_that_grows_is_progress(database: Database, make_job: MakeJob, tmp_path: Path) -> None:
     job = _claim(database, make_job())
     with _lease(database, job) as lease:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Client, Connection, Listener
 
@@ -77,7 +78,8 @@ class StandIn:
 
     def prepare(self, request: RenderRequest) -> None:
         self.prepared[request.name] = request
-        request.video.with_name("prepared").touch()
+        with suppress(FileNotFoundError):  # nobody wants it any more
+            request.video.with_name("prepared").touch()
 
     def forget(self, name: str) -> None:
         request = self.prepared.pop(name, None)

@@ -1,4 +1,4 @@
-"""The group behind its socket: who is admitted, whose turn it is, what becomes of a render when either side goes away."""
+"""The group behind its socket: who is admitted, whose turn it is, and what becomes of renders when a side goes away."""
 
 import multiprocessing
 import os

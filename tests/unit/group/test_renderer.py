@@ -1,23 +1,30 @@
 """A rank alone with the real network in its tiny size, in this process: what it refuses, and that it stays fit."""
 
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from tests.integration.worker.nodes import write_tone
 from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
+from worker.group.finishing import FileFinishing
 from worker.group.messages import Draw, Launch
 from worker.group.renderer import PipelineRenderer, open_pipeline
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel
 from worker.media.errors import DiskFull, FfmpegFailed
+from worker.media.ffmpeg import FfmpegProcess
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.denoiser import Denoiser
+from worker.pipeline.dit_clock import DiTSeconds
+from worker.pipeline.encoders import Encoders
 from worker.pipeline.sink_rotation import SinkRotation
 
 LAUNCH = Launch(
@@ -161,6 +168,137 @@ def test_what_ffmpeg_says_of_this_machine_is_not_told_to_customers(
     assert "secret" not in caught.value.message
 
 
+def test_videos_beside_each_other_are_the_same_as_one_by_one(
+    renderer: PipelineRenderer, request_: RenderRequest
+) -> None:
+    first = _placed(request_, "first", seed=1)
+    second = _placed(request_, "second", seed=2)
+    alone = {}
+    for request in (first, second):
+        _render(renderer, request)
+        alone[request.name] = request.video.read_bytes()
+        request.video.unlink()
+
+    def prepare_the_second(progress: RenderProgress) -> None:
+        if progress.phase is RenderPhase.RENDERING and progress.blocks_done == 1:
+            renderer.prepare(second)
+
+    drawn = _draw(renderer, first, on_progress=prepare_the_second)
+    finishing = threading.Thread(target=drawn.finish, kwargs={"on_progress": ignore})
+    finishing.start()
+    seen: list[RenderProgress] = []
+    _draw(renderer, second, on_progress=seen.append).finish(on_progress=ignore)
+    finishing.join(timeout=20)
+    assert {request.name: request.video.read_bytes() for request in (first, second)} == alone
+    assert alone["first"] != alone["second"]
+
+
+def test_what_was_prepared_ahead_is_not_prepared_again(
+    renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    encode = Encoders.encode
+
+    def encode_and_look(self: Encoders, *arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return encode(self, *arguments)
+
+    monkeypatch.setattr(Encoders, "encode", encode_and_look)
+    renderer.prepare(request_)
+    _wait_for(lambda: threads == ["prepare test"])
+    assert _render(renderer, request_).frames == 16
+    assert threads == ["prepare test"]
+
+
+def test_what_was_prepared_and_is_forgotten_leaves_no_process_and_no_file(
+    renderer: PipelineRenderer, request_: RenderRequest
+) -> None:
+    before = sorted(request_.video.parent.iterdir())
+    renderer.prepare(request_)
+    _wait_for(lambda: len(_encoders()) == 1)
+    renderer.forget(request_.name)
+    _wait_for(lambda: _encoders() == [])
+    assert sorted(request_.video.parent.iterdir()) == before
+    assert _render(renderer, request_).frames == 16
+
+
+def test_files_that_cannot_be_opened_ahead_are_told_of_when_their_turn_comes(
+    renderer: PipelineRenderer, request_: RenderRequest
+) -> None:
+    np.full(16_000, np.nan, "<f4").tofile(request_.speech)
+    renderer.prepare(request_)
+    with pytest.raises(RenderRefused, match="not finite"):
+        _render(renderer, request_)
+    assert _encoders() == []
+
+
+def test_a_file_that_is_left_while_it_is_finished_is_removed(
+    renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = _draw(renderer, request_)
+    begun = threading.Event()
+    finish = FfmpegProcess.finish
+
+    def abort_and_finish(self: FfmpegProcess, *, timeout_s: float | None = None) -> None:
+        begun.set()
+        threading.Event().wait(0.3)  # while the main thread leaves it
+        finish(self, timeout_s=timeout_s)
+
+    monkeypatch.setattr(FfmpegProcess, "finish", abort_and_finish)
+    outcomes: list[object] = []
+    thread = threading.Thread(target=lambda: outcomes.append(_outcome_of(drawn)))
+    thread.start()
+    assert begun.wait(timeout=10)
+    drawn.abort()
+    thread.join(timeout=20)
+    assert outcomes == [RenderCanceled]
+    assert sorted(path.name for path in request_.video.parent.iterdir()) == ["portrait.png", "sound.wav", "speech.f32"]
+
+
+def test_the_time_of_the_dit_is_told_from_the_first_work_on(
+    renderer: PipelineRenderer, request_: RenderRequest
+) -> None:
+    told: list[DiTSeconds] = []
+    wanted_since = time.monotonic() - 100.0
+    for _ in range(2):
+        draw = Draw(request_, wanted_since=wanted_since)
+        finishing = renderer.draw(draw, on_progress=ignore, on_dit=told.append, should_stop=lambda: False)
+        assert finishing is not None
+        time.sleep(0.2)
+        finishing.finish(on_progress=ignore)
+    first, last = told[0], told[-1]
+    assert first.busy > 0
+    assert last.busy > first.busy
+    assert last.shared > first.shared
+    assert last.idle_between - first.idle_between >= 0.2
+    assert last.idle_within - first.idle_within < 0.2
+
+
+def _encoders() -> list[psutil.Process]:
+    """The ffmpeg processes of this one."""
+    return [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
+
+
+def _placed(request: RenderRequest, name: str, *, seed: int) -> RenderRequest:
+    directory = request.video.parent / name
+    directory.mkdir()
+    return replace(request, name=name, video=directory / "video.mp4", seed=seed)
+
+
+def _outcome_of(drawn: FileFinishing) -> object:
+    try:
+        return drawn.finish(on_progress=ignore)
+    except RenderCanceled as error:
+        return type(error)
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
 def ignore(_: object) -> None:
     pass
 
@@ -172,7 +310,17 @@ def _render(
     on_progress: OnProgress = ignore,
     should_stop: ShouldCancel = lambda: False,
 ) -> RenderResult:
+    return _draw(renderer, request, on_progress=on_progress, should_stop=should_stop).finish(on_progress=on_progress)
+
+
+def _draw(
+    renderer: PipelineRenderer,
+    request: RenderRequest,
+    *,
+    on_progress: OnProgress = ignore,
+    should_stop: ShouldCancel = lambda: False,
+) -> FileFinishing:
     draw = Draw(request, wanted_since=time.monotonic())
     finishing = renderer.draw(draw, on_progress=on_progress, on_dit=ignore, should_stop=should_stop)
     assert finishing is not None
-    return finishing.finish(on_progress=on_progress)
+    return finishing
