@@ -5,9 +5,11 @@ import subprocess
 from importlib.metadata import version
 
 from cli.checks.finding import Finding, State
+from worker.gpus import Gpu
+from worker.memory_needs import Demand, Role
+from worker.pipeline.precision import MemoryUse, Precision, multiplies_fp8
 
 NVIDIA_SMI_TIMEOUT_S = 20
-RELEASED_MEMORY_GIB = 80
 
 
 def torch_build() -> Finding:
@@ -45,10 +47,20 @@ def _gpu(index: int, driver: str) -> Finding:
     free, total = torch.cuda.mem_get_info(index)
     properties = torch.cuda.get_device_properties(index)
     said = f"{properties.name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, driver {driver}"
-    if total < RELEASED_MEMORY_GIB * 0.9 * 2**30:
-        mend = f"the 14b preset was made for GPUs of {RELEASED_MEMORY_GIB} GB"
-        return Finding(f"GPU {index}", State.NOTE, said, mend)
-    return Finding(f"GPU {index}", State.OK, said)
+    mend = large_preset_on(Gpu(index, properties.name, total, (properties.major, properties.minor)))
+    return Finding(f"GPU {index}", State.OK if mend is None else State.NOTE, said, mend or "")
+
+
+def large_preset_on(gpu: Gpu) -> str | None:
+    """What it takes for this GPU to hold all of the 14b preset; None: nothing."""
+    if Demand("14b", Precision.FULL, MemoryUse.AMPLE).fits([Role.ALL], gpu):
+        return None
+    if multiplies_fp8(gpu.capability):
+        if Demand("14b", Precision.FP8, MemoryUse.AMPLE).fits([Role.ALL], gpu):
+            return "for the 14b preset it is large enough with --precision fp8 (REALVIDEO_PRECISION)"
+        if Demand("14b", None, MemoryUse.LOW).fits([Role.ALL], gpu):
+            return "for the 14b preset it is large enough with --low_memory (REALVIDEO_MEMORY=low)"
+    return "it is too small for the 14b preset, but a part of it may fit beside other GPUs"
 
 
 def _driver() -> str | None:
