@@ -13,6 +13,7 @@ from models.deliveries import bury_undeliverable, forget_delivery_dispatch, take
 from models.dispatch import forget_dispatch, take_undispatched
 from models.prune import prune
 from models.transitions import expire_overdue, rescue_lost
+from worker.failpoints import Failpoint, failpoint
 from worker.publisher import BrokerDown, Publisher
 
 MOST_PRUNE_BATCHES = 20
@@ -30,6 +31,7 @@ class Reconciler:
         with self.database.transaction() as session:
             rescued = rescue_lost(session)
         if rescued:
+            failpoint(Failpoint.RESCUED)
             log.warning("leases expired", jobs=rescued)
         with self.database.transaction() as session:
             expired = expire_overdue(session)
@@ -44,6 +46,8 @@ class Reconciler:
         """Wake workers for the jobs whose turn it is. Raises BrokerDown; the jobs not published keep their turn."""
         with self.database.transaction() as session:
             due = take_undispatched(session)
+        if due:
+            failpoint(Failpoint.TAKEN)
         for number, job in enumerate(due):
             try:
                 self.publisher.wake_for_render(job.job_id, preset=job.preset, priority=job.priority)

@@ -15,6 +15,7 @@ from models.job import Job, Phase
 from models.object_keys import OutputName, output_key
 from models.output import OutputReport
 from models.transitions import OutputKeys, RenderMetrics
+from worker.failpoints import Failpoint, failpoint
 from worker.fetching import fetch
 from worker.group.errors import RenderCanceled
 from worker.group.link import Session
@@ -73,6 +74,7 @@ class Made:
 def make(job: Job, *, group: Session, lease: Lease, desk: RenderDesk, directory: Path) -> Made:
     """Raises what the lease and the group say, and the errors that `endings.py` sorts."""
     prepared = _prepare(job, lease=lease, desk=desk, directory=directory)
+    failpoint(Failpoint.PREPARED, job.id)
     result = _render(job, prepared, group=group, lease=lease, directory=directory)
     lease.begin(Phase.MUXING, quiet_allowance_s=MEASURE_QUIET_S)
     measured = measure(result.video, sound=prepared.sound)
@@ -81,6 +83,7 @@ def make(job: Job, *, group: Session, lease: Lease, desk: RenderDesk, directory:
         Expected(duration_s=prepared.duration_s, fps=job.fps, width=prepared.width, height=prepared.height),
     )
     stills = make_stills(result.video, poster=directory / "poster.jpg", preview=directory / "preview.webp")
+    failpoint(Failpoint.MEASURED, job.id)
     return Made(
         keys=_upload(job, result.video, stills, measured, lease=lease, desk=desk),
         output=_report(measured),
@@ -143,6 +146,8 @@ def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease,
             blocks_total=progress.blocks_total,
             quiet_allowance_s=QUIET_S.get(progress.phase, 0.0),
         )
+        if progress.phase is RenderPhase.RENDERING:
+            failpoint(Failpoint.BLOCK, job.id)
 
     lease.begin(Phase.PREPARING, quiet_allowance_s=WAIT_QUIET_S)
     try:
@@ -163,13 +168,18 @@ def _upload(
         return desk.storage.upload(path, key, content_type=CONTENT_TYPES[name])
 
     stored = store(video, OutputName.VIDEO)
-    if (stored.size_bytes, stored.sha256) != (measured.size_bytes, measured.sha256):
-        raise StorageError(f"{stored.key} is not the video that was measured.")
+    _compare(stored, measured)
     return OutputKeys(
         video=stored.key,
         poster=store(stills.poster, OutputName.POSTER).key,
         preview=store(stills.preview, OutputName.PREVIEW).key,
     )
+
+
+def _compare(stored: StoredObject, measured: Measurement) -> None:
+    """What the disk gave to the upload is what it gave to the measurement."""
+    if (stored.size_bytes, stored.sha256) != (measured.size_bytes, measured.sha256):
+        raise StorageError(f"{stored.key} is not the video that was measured.")
 
 
 def _report(measured: Measurement) -> OutputReport:

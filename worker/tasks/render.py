@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session as DatabaseSession
 from models import transitions
 from models.job import Job
 from models.queues import TaskName
+from worker.failpoints import Failpoint, failpoint
 from worker.group.errors import GroupFailed, GroupUnavailable, RenderDrained
 from worker.group.link import Session
 from worker.tasks.desk import RenderDesk
@@ -56,6 +57,7 @@ class Stories:
         unclaimed is sent again by the scheduler. Returns when the node would take one more: until then, messages are
         left for other nodes.
         """
+        failpoint(Failpoint.POPPED, job_id)
         desk = self._desk
         with ExitStack() as stack:
             try:
@@ -66,6 +68,7 @@ class Stories:
             job = _claim(job_id, desk)
             if job is None:
                 return
+            failpoint(Failpoint.CLAIMED, job_id)
             thread = threading.Thread(
                 target=_live, args=(job, group, desk, stack.pop_all()), name=f"story {job_id}", daemon=True
             )
@@ -123,6 +126,7 @@ def _live(job: Job, group: Session, desk: RenderDesk, place: ExitStack) -> None:
 
 def _succeed(job: Job, lease: Lease, made: Made) -> None:
     """Nothing may undo a video that is stored: a lost reply is asked about, never answered by rendering again."""
+    failpoint(Failpoint.UPLOADED, job.id)
 
     def succeed(session: DatabaseSession, job_id: str, *, attempt: int) -> bool:
         lease.write_progress(session)
@@ -131,6 +135,7 @@ def _succeed(job: Job, lease: Lease, made: Made) -> None:
         )
 
     if _settle(job, lease, succeed):
+        failpoint(Failpoint.DONE, job.id)
         log.info("%s: succeeded in %.1f s of GPU time", job.id, made.metrics.gpu_seconds)
     elif lease.settle(lambda session: transitions.outcome_of(session, job.id, attempt=job.attempt)) is None:
         _settle(job, lease, transitions.confirm_cancel)  # still held, so that is why it could not succeed

@@ -15,6 +15,7 @@ from celery import Celery
 from models.database import Database
 from models.deliveries import ClaimedDelivery, TryResult, claim_delivery, record_try
 from models.queues import TaskName
+from worker.failpoints import Failpoint, failpoint
 from worker.outbound import Client, OutboundError, Response, UnsafeUrl
 from worker.webhook_signature import signed_headers
 
@@ -49,6 +50,7 @@ def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
     if claimed is None:
         return
     result = send(desk.client, claimed)
+    failpoint(Failpoint.SENT, claimed.id)
     with desk.database.transaction() as session:
         status = record_try(session, claimed, result)
     log.info(
