@@ -21,7 +21,7 @@ from worker.pipeline.dit.audio_net import rows_for
 from worker.pipeline.dit.dit import DiT
 from worker.pipeline.dit.kernel_choice import choose_kernels
 from worker.pipeline.dit.kernels import Kernels, exact_dtype
-from worker.pipeline.dit.recording import DirectPlayer
+from worker.pipeline.dit.recording import DirectPlayer, GraphPlayer
 from worker.pipeline.errors import UnusablePrecision
 from worker.pipeline.noise import block_noise
 from worker.pipeline.parallel import SequenceParallel
@@ -103,9 +103,8 @@ def blocks(
         strips=strips,
         strip=strips[0],
         sequence=SequenceParallel(size=1, group=None),
+        player=DirectPlayer() if direct else GraphPlayer(torch.cuda.graph_pool_handle()),
     )
-    if direct:
-        denoiser._player = DirectPlayer()
     drawn = torch.Generator().manual_seed(1)
     reference = torch.randn(config.in_dim, 1, *LATENTS, generator=drawn)
     prompt = torch.randn(config.text_len, config.text_dim, generator=drawn)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from worker.pipeline.errors import UnusablePrecision
 from worker.pipeline.precision import FP8_CAPABILITY, MemoryUse, Precision, multiplies_fp8, precision_for
+
+GraphPool = Any
+"""What `torch.cuda.graph_pool_handle` returns; it has no public type."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class Compute:
     dtype: torch.dtype
     precision: Precision = Precision.FULL
     memory: MemoryUse = MemoryUse.AMPLE
+    graph_pool: GraphPool | None = None
+    """Memory for the CUDA graphs of this rank, of which one runs at a time; None where there are none."""
 
     def __post_init__(self) -> None:
         if self.precision is Precision.FULL:

@@ -19,7 +19,7 @@ from worker.pipeline.dit.audio_net import rows_for
 from worker.pipeline.dit.dit import Conditions, DiT, TimeCondition
 from worker.pipeline.dit.kernels import CrossKeys, exact_dtype
 from worker.pipeline.dit.kv_cache import KVCache, Slots
-from worker.pipeline.dit.recording import player_for
+from worker.pipeline.dit.recording import DirectPlayer, Player
 from worker.pipeline.dit.rope import Rope, Turn
 from worker.pipeline.parallel import SequenceParallel, Strip
 from worker.pipeline.schedule import CLEAN, STEP_LISTS, DenoisingStep, renoise
@@ -44,8 +44,9 @@ class Denoiser:
         sequence: SequenceParallel,
         strip: Strip,
         rotation: SinkRotation = SinkRotation.EXACT,
+        player: Player | None = None,
     ) -> None:
-        """`strips` are those of all DiT ranks, `strip` is this rank's."""
+        """`strips` are those of all DiT ranks, `strip` is this rank's; `player` is for this size alone."""
         config, device = dit.config, dit.patch_embedding.weight.device
         grid = strip.grid(config)
         exact = exact_dtype(dit.dtype)
@@ -64,7 +65,7 @@ class Denoiser:
         self._prompt: Tensor | None = None
         self._text: tuple[CrossKeys, ...] = ()
         # what a recorded block reads and writes
-        self._player = player_for(device)
+        self._player = player or DirectPlayer()
         window = (config.audio_layers, config.audio_dim, rows_for(config.num_frame_per_block))
         picture = (strip.height, strip.width)
         self._window = torch.zeros(window, device=device, dtype=exact)
@@ -118,6 +119,16 @@ class Denoiser:
         self._latents.copy_(latents)
         call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
         self._write_context(self._conditions(), call)
+
+    def flow(self, block: int, *, window: Tensor, latents: Tensor, step: DenoisingStep) -> Tensor:
+        """One forward of a block by itself: the flow of noisy latents [c, f, h, w]. Writes the block's keys on the way.
+
+        For comparisons: the same kernels as in `denoise`, but never recorded.
+        """
+        slots, turn = self._place(block, window)
+        call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
+        noisy = latents.to(self._latents)
+        return self._dit.flow(noisy, conditions=self._conditions(), time=self._times[step.timestep], call=call)
 
     def _place(self, block: int, window: Tensor) -> tuple[Slots, Turn]:
         """Bring everything that differs from block to block to where the work of a block reads it."""

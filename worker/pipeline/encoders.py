@@ -64,7 +64,14 @@ class Encoders:
             config,
             text=TextEncoder(config.text, device=device, dtype=dtype, weights=weights, memory=compute.memory),
             audio=AudioEncoder(config.audio, device=device, dtype=exact_dtype(dtype), weights=weights),
-            vae=VideoAutoencoder(config.vae, device=device, dtype=dtype, weights=weights, memory=compute.memory),
+            vae=VideoAutoencoder(
+                config.vae,
+                device=device,
+                dtype=dtype,
+                weights=weights,
+                memory=compute.memory,
+                graph_pool=compute.graph_pool,
+            ),
         )
         if compute.memory is MemoryUse.LOW:
             encoders._prompt(USUAL_PROMPT)  # on the host that takes seconds, which no job should wait for

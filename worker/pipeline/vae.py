@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.pipeline.checkpoint import Network, WeightSource
+from worker.pipeline.compute import GraphPool
 from worker.pipeline.config import FRAMES_PER_LATENT, PIXELS_PER_LATENT, VAEConfig
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_layers import use_fast_layers
 from worker.pipeline.vae_packed.decoder import PackedDecoder
 from worker.pipeline.vae_packed.packing import pack_decoder
-from worker.pipeline.vae_packed.sized_decoder import GraphPool
 from worker.pipeline.vae_packed.stream import PackedStreams
 from worker.pipeline.vae_stream import DecodeStream, FramesOnTheWay, FramesThere, check_latents
 

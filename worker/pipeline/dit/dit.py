@@ -82,6 +82,10 @@ class DiT(nn.Module):
         """The conditions of every timestep that will occur; constants of the checkpoint (shortcut 2)."""
         return {t: self._read_time(t) for t in timesteps}
 
+    def forget_times(self) -> None:
+        """Let go of the weights that only `read_times` needs: a hundredth of all."""
+        del self.time_embedding, self.time_projection
+
     def read_text(self, prompt_TC: Tensor, *, prompt_rows: int) -> tuple[CrossKeys, ...]:
         """Text keys of every layer from the text encoder's [text_len, text_dim], zero beyond `prompt_rows`.
 

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 
+from worker.pipeline.compute import GraphPool
+
 Work = Callable[[], None]
 """Reads and writes the same memory at every call, does not wait for the device, and may be done twice."""
 
@@ -38,9 +40,10 @@ class DirectPlayer:
 class GraphPlayer:
     """Calls the first time, which also compiles and picks kernels; records; and from the second time on replays."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: GraphPool) -> None:
+        """`pool` is the memory of all recordings; others that never play at the same time may share it."""
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool = pool
 
     def play(self, key: Hashable, work: Work) -> None:
         graph = self._graphs.get(key)
@@ -49,15 +52,10 @@ class GraphPlayer:
             return
         work()
         graph = torch.cuda.CUDAGraph()
-        # one pool for all: they never run at the same time. Other threads may use the device meanwhile
+        # other threads may use the device meanwhile
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             work()
         self._graphs[key] = graph
 
     def forget(self) -> None:
         self._graphs.clear()
-
-
-def player_for(device: torch.device) -> Player:
-    """Recordings where the device has them."""
-    return GraphPlayer() if device.type == "cuda" else DirectPlayer()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from worker.pipeline.compute import GraphPool
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
 
 BLOCK = 2
@@ -20,9 +20,6 @@ BLOCK = 2
 
 TRIES_CONVOLUTIONS = False
 """Whether cuDNN times its kernels at the first call of each shape, or chooses by rule."""
-
-GraphPool = Any
-"""What `torch.cuda.graph_pool_handle` returns; it has no public type."""
 
 
 class SizedDecoder:

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worker.pipeline.compute import GraphPool
 from worker.pipeline.config import FRAMES_PER_LATENT
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
-from worker.pipeline.vae_packed.sized_decoder import BLOCK, GraphPool, SizedDecoder
+from worker.pipeline.vae_packed.sized_decoder import BLOCK, SizedDecoder
 from worker.pipeline.vae_stream import FramesOnTheWay, FramesThere, check_latents
 
 LATENTS_AT_ONCE = {MemoryUse.AMPLE: BLOCK, MemoryUse.LOW: 1}
