@@ -2,6 +2,7 @@
 
 from models.base import Base
 from models.batch import Batch
+from models.collected import Collected
 from models.idempotency import IdempotentAnswer
 from models.job import Attempt, Job
 from models.tenant import ApiKey, Tenant
@@ -10,7 +11,7 @@ from models.webhook import WebhookDelivery, WebhookEndpoint, WebhookEvent, Webho
 from models.worker_node import WorkerNode
 
 __all__ = [
-    "ApiKey", "Attempt", "Base", "Batch", "IdempotentAnswer", "Job", "Tenant", "Upload", "WebhookDelivery",
+    "ApiKey", "Attempt", "Base", "Batch", "Collected", "IdempotentAnswer", "Job", "Tenant", "Upload", "WebhookDelivery",
     "WebhookEndpoint", "WebhookEvent", "WebhookTry", "WorkerNode",
 ]  # fmt: skip
 
