@@ -1,10 +1,13 @@
 """Several nodes on one machine: they render at once, one dies alone, all are drained together."""
 
+import os
+import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import httpx
 import psutil
@@ -83,6 +86,27 @@ def test_a_layout_that_needs_gpus_is_refused_without_any(around: Surroundings) -
     with _machine(around, layout="throughput") as machine:
         assert machine.wait_for_end(timeout_s=60) == 2
         assert "layout throughput is for GPUs, and none can be seen" in machine.log.read_text()
+
+
+@pytest.mark.timeout(300)
+def test_ranks_are_told_the_gpus_that_the_plan_gives_them(
+    around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\nfor n in 7 8; do echo NVIDIA H200, GPU-$n, 143771, 9.0; done\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8,GPU-7")  # two that PyTorch cannot find, whatever machine this is
+    machine = NodeProcess(
+        around, module=REAL_NODE, name="node-1", settings={"device": "auto", "priorities": '["high"]'}
+    )
+    try:
+        assert machine.wait_for_end(timeout_s=120) == 2
+        log = machine.log.read_text()
+        assert "layout latency-shared: 3 ranks on GPUs 0 0 1" in log
+        assert re.search(r"rank \d of 3 is to run on GPU [01], and PyTorch \S+ finds 0", log)
+    finally:
+        machine.kill_everything()
 
 
 def test_each_replica_answers_at_a_port_of_its_own(around: Surroundings) -> None:
