@@ -20,6 +20,7 @@ from worker.fetching import InputPlaces
 from worker.group.link import GroupLink
 from worker.processes import die_with_parent
 from worker.settings import WorkerSettings
+from worker.signs_of_life import show_signs_of_life
 from worker.storage import open_storage
 from worker.tasks.attempt_directories import AttemptDirectories
 from worker.tasks.desk import RenderDesk
@@ -34,8 +35,9 @@ HAND_BACK_GRACE_S = 2.0
 
 
 def main(arguments: list[str]) -> int:
-    """`parent-pid socket-path` on the command line; the rest from the environment, as the node."""
+    """`parent-pid socket-path pipe` on the command line; the rest from the environment, as the node."""
     die_with_parent(int(arguments[0]))
+    show_signs_of_life(int(arguments[2]))
     settings = WorkerSettings()
     log_format = f"%(asctime)s consumer of {settings.node_name} %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=log_format)

@@ -30,7 +30,7 @@ _strike: Strike | None = None
 
 def arm(strike: Strike) -> None:
     """From now on `strike` is called at every failpoint of this process, with its subject. For tests."""
-    global _strike  # noqa: PLW0603 - the one switch of the process, as an unarmed failpoint must cost nothing
+    global _strike
     _strike = strike
 
 

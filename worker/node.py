@@ -20,7 +20,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from models.worker_node import NodeState
-from worker.consumer_process import ConsumerProcess
+from worker.consumer_process import CONSUMER_MODULE, ConsumerProcess
 from worker.group.group import Group
 from worker.group.rank_process import RANK_MODULE
 from worker.group.server import GroupServer
@@ -57,10 +57,12 @@ def start_log(node_name: str) -> None:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {node_name} %(levelname)s %(name)s: %(message)s")
 
 
-def run_node(settings: WorkerSettings, *, rank_module: str = RANK_MODULE) -> ExitStatus:
+def run_node(
+    settings: WorkerSettings, *, rank_module: str = RANK_MODULE, consumer_module: str = CONSUMER_MODULE
+) -> ExitStatus:
     """One node, in this process, until it ends."""
     try:
-        return Node(settings, rank_module=rank_module).run()
+        return Node(settings, rank_module=rank_module, consumer_module=consumer_module).run()
     except (NodeNameTaken, PortTaken) as error:
         log.error("%s", error)
         return ExitStatus.REFUSED
@@ -69,9 +71,12 @@ def run_node(settings: WorkerSettings, *, rank_module: str = RANK_MODULE) -> Exi
 class Node:
     """Owns the group, the consumer, the health server and the node's row."""
 
-    def __init__(self, settings: WorkerSettings, *, rank_module: str = RANK_MODULE) -> None:
+    def __init__(
+        self, settings: WorkerSettings, *, rank_module: str = RANK_MODULE, consumer_module: str = CONSUMER_MODULE
+    ) -> None:
         group_settings = settings.group_settings()
         self._settings = settings
+        self._consumer_module = consumer_module
         self._signals = 0
         self._signaled = threading.Event()
         self._group = WarmGroup(
@@ -91,7 +96,7 @@ class Node:
             server = GroupServer(
                 self._group, stations=self._stations, socket_path=socket_path, on_progress=self._metrics.on_progress
             )
-            consumer = ConsumerProcess(socket_path)
+            consumer = ConsumerProcess(socket_path, module=self._consumer_module)
             report = NodeReport(self._settings, group=self._group, server=server, metrics=self._metrics)
             health = HealthServer(
                 host=self._settings.health_host,
@@ -155,7 +160,7 @@ class Node:
 
     def _is_ready(self, consumer: ConsumerProcess) -> bool:
         is_warm = self._group.status.state in (GroupState.READY, GroupState.BUSY)
-        return is_warm and consumer.is_running and not self._signaled.is_set()
+        return is_warm and consumer.is_lively and not self._signaled.is_set()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.unit.group.conftest import members_of, wait_for
+from worker import consumer_process, signs_of_life
 from worker.consumer_process import ConsumerProcess
 from worker.processes import ending, kill_groups, start_child
 
@@ -80,6 +81,58 @@ def test_a_consumer_that_is_killed_comes_back(tmp_path: Path) -> None:
     finally:
         consumer.kill()
     assert not consumer.is_running
+
+
+@pytest.fixture
+def _quick_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_process, "QUIET_S", 0.5)
+    monkeypatch.setattr(consumer_process, "FROZEN_S", 1.5)
+
+
+@pytest.mark.usefixtures("_quick_signs")
+def test_a_frozen_consumer_makes_the_node_unready_and_is_replaced(tmp_path: Path) -> None:
+    notes = tmp_path / "signs"
+    consumer = ConsumerProcess(notes, module=CHILD)
+
+    def starts() -> list[int]:
+        consumer.keep_running()
+        return [int(line) for line in notes.read_text().split()] if notes.exists() else []
+
+    try:
+        wait_for(lambda: len(starts()) == 1)
+        wait_for(lambda: starts() != [] and consumer.is_lively)
+        first = starts()[0]
+        os.kill(first, signal.SIGSTOP)
+        wait_for(lambda: starts() == [first] and consumer.is_running and not consumer.is_lively)
+        assert wait_for(lambda: len(starts()) == 2) < 5
+        assert not psutil.pid_exists(first)
+        wait_for(lambda: len(starts()) == 2 and consumer.is_lively)
+    finally:
+        consumer.kill()
+
+
+@pytest.mark.usefixtures("_quick_signs")
+def test_a_node_that_was_frozen_itself_does_not_blame_its_consumer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signs_of_life, "LONGEST_LOOK_S", 0.1)
+    notes = tmp_path / "signs"
+    consumer = ConsumerProcess(notes, module=CHILD)
+    try:
+        consumer.keep_running()
+        wait_for(lambda: notes.exists() and notes.read_text() != "")
+        child = int(notes.read_text())
+        wait_for(lambda: consumer.keep_running() is None and consumer.is_lively)
+        os.kill(child, signal.SIGSTOP)  # as the whole machine was, and the node with it
+        time.sleep(2.0)
+        consumer.keep_running()
+        os.kill(child, signal.SIGCONT)
+        for _ in range(20):
+            consumer.keep_running()
+            time.sleep(0.05)
+        assert [int(line) for line in notes.read_text().split()] == [child]
+    finally:
+        consumer.kill()
 
 
 def _is_alive(process: psutil.Process) -> bool:
