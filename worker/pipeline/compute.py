@@ -39,9 +39,14 @@ class Compute:
         cls, device: torch.device, *, precision: Precision | None = None, memory: MemoryUse = MemoryUse.AMPLE
     ) -> Compute:
         """With the dtype that is usual on this kind of device; without a precision, the one that suits `memory`."""
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        chosen = precision_for(precision, memory=memory, capability=_capability(device))
-        return cls(device=device, dtype=dtype, precision=chosen, memory=memory)
+        on_gpu = device.type == "cuda"
+        return cls(
+            device=device,
+            dtype=torch.bfloat16 if on_gpu else torch.float32,
+            precision=precision_for(precision, memory=memory, capability=_capability(device)),
+            memory=memory,
+            graph_pool=torch.cuda.graph_pool_handle() if on_gpu else None,
+        )
 
 
 def _capability(device: torch.device) -> tuple[int, int] | None:
