@@ -10,7 +10,7 @@ import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -96,8 +96,8 @@ def _measure(job: CompareJob, device: torch.device, say: Say) -> Compared:
 def compute_of(way: str, device: torch.device) -> Compute:
     """A precision by its name, on any device: bfloat16 on a CPU as well. Raises `UnusablePrecision`."""
     if way == FLOAT32:
-        return Compute(device=device, dtype=torch.float32)
-    return Compute(device=device, dtype=torch.bfloat16, precision=Precision(way))
+        return replace(Compute.on(device), dtype=torch.float32)
+    return replace(Compute.on(device, precision=Precision(way)), dtype=torch.bfloat16)
 
 
 def _encoded(config: PipelineConfig, job: CompareJob, device: torch.device) -> _Given:

@@ -38,7 +38,12 @@ def _measure(job: VAEJob, place: Place, device: torch.device, say: Say) -> Found
     memory = here.PeakMemory(device)
     say(f"loading the VAE on {place.device}")
     autoencoder = VideoAutoencoder(
-        config.vae, device=device, dtype=compute.dtype, weights=weights_from(job.weights), memory=job.memory
+        config.vae,
+        device=device,
+        dtype=compute.dtype,
+        weights=weights_from(job.weights),
+        memory=job.memory,
+        graph_pool=compute.graph_pool,
     )
     convolutions = decoder_convolutions(
         config.vae, height=job.height, width=job.width, latent_frames=config.dit.num_frame_per_block
