@@ -96,7 +96,7 @@ def _measure(job: CompareJob, device: torch.device, say: Say) -> Compared:
 def compute_of(way: str, device: torch.device) -> Compute:
     """A precision by its name, on any device: bfloat16 on a CPU as well. Raises `UnusablePrecision`."""
     if way == FLOAT32:
-        return replace(Compute.on(device), dtype=torch.float32)
+        return replace(Compute.on(device), dtype=torch.float32, graph_pool=None)  # the plain path is not recorded
     return replace(Compute.on(device, precision=Precision(way)), dtype=torch.bfloat16)
 
 
