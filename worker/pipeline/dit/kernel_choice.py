@@ -15,7 +15,9 @@ FAST_CAPABILITY = (8, 0)
 def choose_kernels(compute: Compute) -> Kernels:
     """Fast ones where there are any for the device and bfloat16, else plain torch. Raises `UnusablePrecision`."""
     is_nvidia = compute.device.type == "cuda" and torch.version.hip is None
-    if not is_nvidia or compute.dtype is not torch.bfloat16 or torch.cuda.get_device_capability(compute.device) < FAST_CAPABILITY:
+    if not is_nvidia or compute.dtype is not torch.bfloat16:
+        return Kernels()
+    if torch.cuda.get_device_capability(compute.device) < FAST_CAPABILITY:
         return Kernels()
     from worker.pipeline.dit.fast_kernels import COLD, HOT, FastKernels  # Triton, which a processor has no use for
     from worker.pipeline.dit.row_kernels import FP8
