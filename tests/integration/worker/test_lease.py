@@ -67,8 +67,8 @@ def test_a_job_that_waits_is_renewed_when_the_one_before_it_moves_and_for_its_al
 ) -> None:
     job = _claim(database, make_job())
     with _lease(database, job) as lease:
-        lease.moved(Phase.PREPARING, blocks_done=0, blocks_total=None, quiet_allowance_s=1.2)
-        wait_for(lambda: _row(database, job.id).phase == Phase.PREPARING)
+        lease.moved(Phase.PREPARING, blocks_done=0, blocks_total=7, quiet_allowance_s=1.2)
+        wait_for(lambda: _row(database, job.id).blocks_total == 7)
         before = _row(database, job.id).lease_expires_at
         wait_for(lambda: _row(database, job.id).lease_expires_at > before, timeout_s=1.2)
         time.sleep(1.2)
