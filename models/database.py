@@ -1,13 +1,16 @@
 """Engine, sessions and transactions. One request or one task step is one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, create_engine
+import psycopg
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 import models.tables  # noqa: F401 - whoever writes one table needs to know those that it refers to
+from models.patient_connection import PatientConnection
 
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
@@ -21,8 +24,8 @@ def psycopg_url(database_url: str) -> URL:
 
 
 def create_database_engine(database_url: str, *, application_name: str, pool_size: int = 10) -> Engine:
-    """An engine whose every wait ends: connecting, a statement, an idle transaction."""
-    return create_engine(
+    """An engine whose every wait ends: connecting, a statement, an idle transaction, an answer of a frozen server."""
+    engine = create_engine(
         psycopg_url(database_url),
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -42,6 +45,14 @@ def create_database_engine(database_url: str, *, application_name: str, pool_siz
             ),
         },
     )
+    event.listen(engine, "do_connect", _connect)
+    return engine
+
+
+def _connect(
+    _dialect: Any, _record: Any, arguments: Sequence[Any], named: Mapping[str, Any]
+) -> psycopg.Connection[Any]:
+    return PatientConnection.connect(*arguments, **named)
 
 
 class Database:
