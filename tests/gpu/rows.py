@@ -7,7 +7,6 @@ per-channel numbers comes from a cache and is not counted. Sets of inputs take t
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,17 +28,15 @@ Work = Callable[[int], object]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--warps", type=int, nargs="*", default=[], help="try these instead of the usual number")
-    parser.add_argument("--rows", type=int, nargs="*", default=[row_kernels.ROWS], help="rows of a program that norms")
     arguments = parser.parse_args()
-    copied = torch.empty(2, 2**30, device="cuda", dtype=torch.uint8)
+    copied = torch.empty(2, 2**28, device="cuda")
     print(f"copy: {_rate(lambda _: copied[0].copy_(copied[1]), 2 * 2**30):.2f} TB/s")
     for name, (work, traffic) in _works().items():
         found = []
-        for warps, rows in itertools.product(arguments.warps or [0], arguments.rows if "norm" in name else [1]):
-            with _tried(warps, rows):
+        for warps in arguments.warps or [0]:
+            with _tried(warps):
                 rate = _rate(work, traffic)
-            tried = f"{warps} warps, " * bool(warps) + f"{rows} rows, " * ("norm" in name)
-            found.append(f"{tried}{traffic / rate / 1e6:.1f} µs, {rate:.2f} TB/s")
+            found.append(f"{f'{warps} warps, ' * bool(warps)}{traffic / rate / 1e6:.1f} µs, {rate:.2f} TB/s")
         print(f"{name}: {'; '.join(found)}", flush=True)
 
 
@@ -99,15 +96,14 @@ def _rate(work: Work, traffic: int) -> float:
 
 
 @contextmanager
-def _tried(warps: int, rows: int) -> Iterator[None]:
-    usual_shape, usual_rows = row_kernels._row_shape, row_kernels.ROWS
-    row_kernels.ROWS = rows
+def _tried(warps: int) -> Iterator[None]:
+    usual = row_kernels._row_shape
     if warps:
         row_kernels._row_shape = lambda width: {"BLOCK": triton.next_power_of_2(width), "num_warps": warps}
     try:
         yield
     finally:
-        row_kernels._row_shape, row_kernels.ROWS = usual_shape, usual_rows
+        row_kernels._row_shape = usual
 
 
 if __name__ == "__main__":

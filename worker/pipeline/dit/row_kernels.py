@@ -25,8 +25,6 @@ SMALLEST_ROW = 1e-12
 
 _LARGEST, _SMALLEST = tl.constexpr(FP8_LARGEST), tl.constexpr(SMALLEST_ROW)
 
-ROWS = 2
-"""Rows that one program norms, one after the other."""
 TILE_ROWS = 64
 WIDE_ROW = 8192
 """Channels from which a row is given twice the warps."""
@@ -50,8 +48,7 @@ def normed(
     _assert_contiguous(x_SD, y_SD, gate_D, scale, shift)
     rows, scales = _new_rows(x_SD, width, out_dtype)
     frames = scale.shape[0] if scale.ndim == 2 else 1
-    frame_rows = count // frames
-    _normed[(triton.cdiv(frame_rows, ROWS), frames)](
+    _normed[(count,)](
         x_SD,
         y_SD if y_SD is not None else x_SD,
         gate_D if gate_D is not None else x_SD,
@@ -60,12 +57,11 @@ def normed(
         rows,
         scales if scales is not None else rows,
         width,
-        frame_rows,
+        count // frames,
         eps,
         HAS_Y=y_SD is not None,
         HAS_GATE=gate_D is not None,
         IN_8_BITS=scales is not None,
-        ROWS=ROWS,
         **_row_shape(width),
     )
     return rows, scales
@@ -211,12 +207,12 @@ def _row_shape(width: int) -> dict[str, int]:
 
 
 @triton.jit
-def _store_row(values, place, scale_place, inside, is_row, IN_8_BITS: tl.constexpr):
+def _store_row(values, place, scale_place, inside, IN_8_BITS: tl.constexpr):
     """Values to memory; in 8 bits with the scale that brings the largest to the end of the range."""
     if IN_8_BITS:
-        scale = tl.maximum(tl.max(tl.abs(values), 0), _SMALLEST) / _LARGEST
-        tl.store(scale_place, scale, mask=is_row)
-        values = values / scale
+        largest = tl.maximum(tl.max(tl.abs(values), 0), _SMALLEST)
+        tl.store(scale_place, largest / _LARGEST)
+        values *= _LARGEST / largest
     tl.store(place, values.to(place.dtype.element_ty), mask=inside)
 
 
@@ -235,39 +231,25 @@ def _normed(
     HAS_Y: tl.constexpr,
     HAS_GATE: tl.constexpr,
     IN_8_BITS: tl.constexpr,
-    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    frame = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
-    dtype = x_ptr.dtype.element_ty
-    first = tl.program_id(0) * ROWS
-    # the numbers of the next row are on their way while this one is summed
-    place = (frame * frame_rows + first) * width + column
-    x_next = tl.load(x_ptr + place, mask=inside, other=0.0)
+    x = tl.load(x_ptr + row * width + column, mask=inside, other=0.0).to(tl.float32)
     if HAS_Y:
-        y_next = tl.load(y_ptr + place, mask=inside, other=0.0)
-    for i in range(ROWS):
-        row_of_frame = first + i
-        row = frame * frame_rows + row_of_frame
-        is_row = inside & (row_of_frame < frame_rows)
-        is_next = inside & (row_of_frame + 1 < frame_rows) & (i + 1 < ROWS)
-        x = x_next.to(tl.float32)
-        x_next = tl.load(x_ptr + (row + 1) * width + column, mask=is_next, other=0.0)
-        if HAS_Y:
-            y = y_next.to(tl.float32)
-            y_next = tl.load(y_ptr + (row + 1) * width + column, mask=is_next, other=0.0)
-            if HAS_GATE:
-                y *= tl.load(gate_ptr + column, mask=inside, other=0.0).to(tl.float32)
-            rounded = (x + y).to(dtype)
-            tl.store(x_ptr + row * width + column, rounded, mask=is_row)
-            x = rounded.to(tl.float32)
-        scale = tl.load(scale_ptr + frame * width + column, mask=inside, other=0.0).to(tl.float32)
-        shift = tl.load(shift_ptr + frame * width + column, mask=inside, other=0.0).to(tl.float32)
-        centred = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
-        h = centred * tl.rsqrt(tl.sum(centred * centred, 0) / width + eps) * scale + shift
-        _store_row(h, rows_ptr + row * width + column, scales_ptr + row, is_row, row_of_frame < frame_rows, IN_8_BITS)
+        y = tl.load(y_ptr + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        if HAS_GATE:
+            y *= tl.load(gate_ptr + column, mask=inside, other=0.0).to(tl.float32)
+        rounded = (x + y).to(x_ptr.dtype.element_ty)
+        tl.store(x_ptr + row * width + column, rounded, mask=inside)
+        x = rounded.to(tl.float32)
+    centred = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
+    h = centred * tl.rsqrt(tl.sum(centred * centred, 0) / width + eps)
+    frame = (row // frame_rows) * width
+    scale = tl.load(scale_ptr + frame + column, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(shift_ptr + frame + column, mask=inside, other=0.0).to(tl.float32)
+    _store_row(h * scale + shift, rows_ptr + row * width + column, scales_ptr + row, inside, IN_8_BITS)
 
 
 @triton.jit
@@ -278,7 +260,7 @@ def _gelu(x_ptr, rows_ptr, scales_ptr, width, IN_8_BITS: tl.constexpr, BLOCK: tl
     x = tl.load(x_ptr + row * width + column, mask=inside, other=0.0).to(tl.float32)
     # tanh(u) = 2 sigmoid(2 u) - 1, with u = sqrt(2 / pi) (x + 0.044715 x^3)
     x *= tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
-    _store_row(x, rows_ptr + row * width + column, scales_ptr + row, inside, True, IN_8_BITS)
+    _store_row(x, rows_ptr + row * width + column, scales_ptr + row, inside, IN_8_BITS)
 
 
 @triton.jit
@@ -288,7 +270,7 @@ def _merged(o_ptr, rows_ptr, scales_ptr, width, part_width, part_stride, IN_8_BI
     inside = column < width
     place = (column // part_width) * part_stride + row * part_width + column % part_width
     o = tl.load(o_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    _store_row(o, rows_ptr + row * width + column, scales_ptr + row, inside, True, IN_8_BITS)
+    _store_row(o, rows_ptr + row * width + column, scales_ptr + row, inside, IN_8_BITS)
 
 
 @triton.jit
