@@ -162,7 +162,9 @@ class _Run:
     ) -> None:
         """Rows of one measurement: rank 0's times, everybody's memory and clocks."""
         plan, config = self._plan, preset(self._plan.preset).dit
-        self.versions = self.versions or found[0].versions
+        of_the_dit = max((one.versions for one in found), key=lambda versions: len(versions.attention))
+        if self.versions is None or not self.versions.attention:
+            self.versions = of_the_dit
         gpus = sorted({one.gpu for one in found if one.gpu is not None})
         for number, seen in enumerate(found[0].stretches):
             of_all = [one.stretches[number] for one in found]
