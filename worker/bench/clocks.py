@@ -6,12 +6,14 @@ nvidia-smi there are no samples.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import statistics
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -45,21 +47,20 @@ class ClockSampler:
     def __init__(self, program: str | None = None) -> None:
         """`program` stands for nvidia-smi, which is looked for otherwise."""
         self._program = program or shutil.which("nvidia-smi")
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._samples: list[Sample] = []
 
     def __enter__(self) -> Self:
         if self._program is not None:
+            ours, theirs = os.openpty()  # to a pipe it may keep its lines back for seconds
             self._process = subprocess.Popen(
                 [self._program, f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits", "-lms", str(EVERY_MS)],
-                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
                 stderr=subprocess.DEVNULL,
-                text=True,
             )
-            assert self._process.stdout is not None
-            self._reader = threading.Thread(
-                target=self._read, args=(self._process.stdout,), name="clocks of the GPUs", daemon=True
-            )
+            os.close(theirs)
+            self._reader = threading.Thread(target=self._read, args=(ours,), name="clocks of the GPUs", daemon=True)
             self._reader.start()
         return self
 
@@ -75,8 +76,6 @@ class ClockSampler:
             self._process.kill()
             self._process.wait(timeout=END_TIMEOUT_S)
         self._reader.join(timeout=END_TIMEOUT_S)
-        if self._process.stdout is not None and not self._reader.is_alive():
-            self._process.stdout.close()
 
     def during(self, began: float, ended: float, *, gpus: Sequence[str]) -> tuple[Clocks, ...]:
         """What these GPUs did between two moments; those without a sample are left out."""
@@ -84,15 +83,30 @@ class ClockSampler:
         of_each = ((gpu, [sample for sample in within if same_gpu(sample.gpu, gpu)]) for gpu in gpus)
         return tuple(_summed_up(gpu, samples) for gpu, samples in of_each if samples)
 
-    def _read(self, lines: IO[str]) -> None:
+    def _read(self, terminal: int) -> None:
         unreadable = 0
-        for line in lines:
-            try:
-                self._samples.append(parse(line))
-            except ValueError:
-                unreadable += 1
+        with os.fdopen(terminal, encoding="utf-8", errors="replace") as lines:
+            for line in _lines(lines):
+                try:
+                    self._samples.append(parse(line))
+                except ValueError:
+                    unreadable += 1
         if unreadable:
             log.warning("%d lines of nvidia-smi could not be read", unreadable)
+
+
+def _lines(terminal: IO[str]) -> Iterator[str]:
+    """Until the program at the other end is gone, which a terminal tells as an error."""
+    while True:
+        try:
+            line = terminal.readline()
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return
+            raise
+        if not line:
+            return
+        yield line
 
 
 def parse(line: str) -> Sample:
