@@ -30,21 +30,28 @@ SCHEDULE = (
 JITTER = 0.1  # of each wait, up or down, so that what failed together does not come back together
 LONGEST_WAIT = dt.timedelta(hours=24)  # whatever a receiver asks for
 LOCK = dt.timedelta(seconds=60)  # a try takes 15 s at most; after this its sender is taken for dead
-MAX_IN_FLIGHT_PER_ENDPOINT = 4  # a receiver that hangs holds so many threads and no more
+MAX_IN_FLIGHT_PER_ENDPOINT = 4  # a receiver that begins to hang holds so many threads and no more
+SLOW = dt.timedelta(seconds=5)  # a try that took longer makes its endpoint a slow one, until one is quick again
+SLOW_LANE = 64  # tries under way of all slow endpoints together, one of each, so that they leave room for the others
 REDISPATCH_AFTER = dt.timedelta(seconds=60)
 GONE = 410
 
+# those being sent were due before the others, so they take the first places
 IN_TURN = text("""
-    SELECT delivery.id
-      FROM webhook_endpoints AS endpoint
-     CROSS JOIN LATERAL (
-           SELECT id, next_try_at FROM webhook_deliveries
-            WHERE endpoint_id = endpoint.id AND status = 'pending' AND next_try_at <= now()
-            ORDER BY next_try_at
-            LIMIT :per_endpoint
-     ) AS delivery
-     WHERE endpoint.disabled_at IS NULL AND endpoint.deleted_at IS NULL
-     ORDER BY delivery.next_try_at
+    SELECT id FROM (
+        SELECT delivery.id, delivery.next_try_at, endpoint.slow_tries > 0 AS is_slow,
+               row_number() OVER (PARTITION BY endpoint.slow_tries > 0 ORDER BY delivery.next_try_at) AS place
+          FROM webhook_endpoints AS endpoint
+         CROSS JOIN LATERAL (
+               SELECT id, next_try_at FROM webhook_deliveries
+                WHERE endpoint_id = endpoint.id AND status = 'pending' AND next_try_at <= now()
+                ORDER BY next_try_at
+                LIMIT CASE WHEN endpoint.slow_tries > 0 THEN 1 ELSE :per_endpoint END
+         ) AS delivery
+         WHERE endpoint.disabled_at IS NULL AND endpoint.deleted_at IS NULL
+    ) AS due
+     WHERE NOT is_slow OR place <= :slow_lane
+     ORDER BY is_slow, next_try_at
 """)
 
 
@@ -82,9 +89,10 @@ class ReplayAnswer(StrEnum):
 def take_due_deliveries(session: Session) -> list[str]:
     """Due deliveries to publish, the longest waiting first, at most a few per endpoint; marks them as published.
 
-    Those being sent count among the few. Publish after the commit; should that fail, `forget_delivery_dispatch`.
+    Of a slow endpoint it is one, behind the others, and never more than the slow lane holds. Those being sent count.
+    Publish after the commit; should that fail, `forget_delivery_dispatch`.
     """
-    in_turn = list(session.scalars(IN_TURN, {"per_endpoint": MAX_IN_FLIGHT_PER_ENDPOINT}))
+    in_turn = list(session.scalars(IN_TURN, {"per_endpoint": MAX_IN_FLIGHT_PER_ENDPOINT, "slow_lane": SLOW_LANE}))
     rows = session.scalars(
         _quietly(
             update(WebhookDelivery)
@@ -173,8 +181,10 @@ def record_try(session: Session, claimed: ClaimedDelivery, result: TryResult) ->
     2xx: delivered. 410: dead, and the endpoint is disabled. Anything else: pending until the next try, or dead after
     the last. None: another sender took the delivery over, and nothing was written.
     """
+    # the endpoint before the delivery, in the order in which a claim locks them
+    _note_pace(session, claimed.endpoint_id, result)
     if result.response_status == GONE:
-        _disable(session, claimed.endpoint_id)  # before the delivery, in the order in which a claim locks them
+        _disable(session, claimed.endpoint_id)
     status = _status_after(claimed, result)
     tries = session.scalar(
         _quietly(
@@ -269,6 +279,16 @@ def _wait(claimed: ClaimedDelivery, result: TryResult) -> ColumnElement[dt.timed
     jitter = 1 - JITTER + 2 * JITTER * func.random(type_=Float)
     seconds = func.greatest(jitter * scheduled.total_seconds(), asked_for.total_seconds(), type_=Float)
     return func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
+
+
+def _note_pace(session: Session, endpoint_id: str, result: TryResult) -> None:
+    is_slow = result.duration_ms > SLOW / dt.timedelta(milliseconds=1)
+    endpoint = update(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
+    if is_slow:
+        change = endpoint.values(slow_tries=WebhookEndpoint.slow_tries + 1)
+    else:
+        change = endpoint.where(WebhookEndpoint.slow_tries > 0).values(slow_tries=0)
+    session.execute(_quietly(change))
 
 
 def _disable(session: Session, endpoint_id: str) -> None:

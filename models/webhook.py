@@ -35,8 +35,8 @@ class WebhookEndpoint(Base):
     events: Mapped[list[str]] = mapped_column(ARRAY(Text), comment="empty: every type")
     disabled_at: Mapped[Timestamp | None]
     disabled_reason: Mapped[str | None]
-    silent_tries: Mapped[int] = mapped_column(
-        default=0, server_default="0", comment="tries in a row that got no answer at all"
+    slow_tries: Mapped[int] = mapped_column(
+        default=0, server_default="0", comment="tries in a row that took long, whatever came of them"
     )
     deleted_at: Mapped[Timestamp | None] = mapped_column(comment="hidden; its history stays, and ended jobs name it")
     created_at: Mapped[CreatedAt]

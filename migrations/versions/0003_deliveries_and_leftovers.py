@@ -1,4 +1,4 @@
-"""What keeps silent receivers apart from the others, and what the collector of leftovers has to remember.
+"""What keeps slow receivers apart from the others, and what the collector of leftovers has to remember.
 
 An older API or sender, still running while this is migrated, writes none of the new columns: the database fills them in.
 """
@@ -18,11 +18,11 @@ def upgrade() -> None:
     op.add_column(
         "webhook_endpoints",
         sa.Column(
-            "silent_tries",
+            "slow_tries",
             sa.Integer(),
             server_default="0",
             nullable=False,
-            comment="tries in a row that got no answer at all",
+            comment="tries in a row that took long, whatever came of them",
         ),
     )
     op.add_column(
@@ -49,4 +49,4 @@ def downgrade() -> None:
     op.drop_index("ix_uploads_unused", table_name="uploads")
     op.drop_column("uploads", "discarded_at")
     op.drop_column("uploads", "used_at")
-    op.drop_column("webhook_endpoints", "silent_tries")
+    op.drop_column("webhook_endpoints", "slow_tries")

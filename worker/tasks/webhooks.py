@@ -1,16 +1,22 @@
 """The story of one try to deliver a webhook: claim, sign, send, write down what came of it.
 
 Knows the record and outbound HTTP; nothing of renders. Safe to start twice: one sender has the delivery. A sender that
-dies between sending and writing down sends again a minute later, with the same `webhook-id`.
+dies between sending and writing down is replaced by another a minute later, with the same `webhook-id`; one whose
+record goes away for a moment waits for it, so that what was received is not sent again.
 """
 
 import datetime as dt
 import email.utils
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 from celery import Celery
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
 
 from models.database import Database
 from models.deliveries import ClaimedDelivery, TryResult, claim_delivery, record_try
@@ -21,8 +27,17 @@ from worker.webhook_signature import signed_headers
 
 TIMEOUT_S = 15.0
 MOST_SECONDS = 10**9  # more than a timedelta need hold; the schedule has its own limit
+CLAIM_PATIENCE_S = 10.0  # afterwards the scheduler's next message, within a minute, is the quicker way
+RECORD_PATIENCE_S = 40.0  # with the try itself less than the minute for which this sender has the delivery
+PAUSE_S = 0.5
+
+_Answer = TypeVar("_Answer")
 
 log = structlog.get_logger(__name__)
+
+
+class RecordAway(Exception):
+    """The record could not be reached for as long as it is waited for."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +60,20 @@ def register(app: Celery, desk: DeliveryDesk) -> None:
 
 def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
     """One try, if the delivery is due and nobody else has it."""
-    with desk.database.transaction() as session:
-        claimed = claim_delivery(session, delivery_id)
+    try:
+        claimed = _patiently(desk, lambda session: claim_delivery(session, delivery_id), patience_s=CLAIM_PATIENCE_S)
+    except RecordAway as away:
+        log.warning("not claimed; it is published again", delivery=delivery_id, error=str(away))
+        return
     if claimed is None:
         return
     result = send(desk.client, claimed)
     failpoint(Failpoint.SENT, claimed.id)
-    with desk.database.transaction() as session:
-        status = record_try(session, claimed, result)
+    try:
+        status = _patiently(desk, lambda session: record_try(session, claimed, result), patience_s=RECORD_PATIENCE_S)
+    except RecordAway as away:
+        log.error("sent but not recorded; it is sent again", delivery=claimed.id, error=str(away))
+        return
     log.info(
         "webhook tried",
         delivery=claimed.id,
@@ -65,8 +86,44 @@ def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
     )
 
 
+def _patiently(desk: DeliveryDesk, step: Callable[[Session], _Answer], *, patience_s: float) -> _Answer:
+    """A step in a transaction of its own, again and again while the record is away. Raises RecordAway.
+
+    A step whose commit got no answer finds on the next round that it is done: it is guarded.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with desk.database.transaction() as session:
+                return step(session)
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            if time.monotonic() > deadline:
+                raise RecordAway(f"{type(error).__name__} for {patience_s:g} s") from error
+        time.sleep(PAUSE_S)
+
+
 def send(client: Client, claimed: ClaimedDelivery) -> TryResult:
     """POST the event; 15 seconds at most. Whatever goes wrong is a result, for the next try is hours away, not here."""
+    started = time.monotonic()
+    try:
+        response = _post(client, claimed)
+        wish = retry_after(response, now=claimed.now)
+    except (UnsafeUrl, OutboundError) as error:
+        return TryResult(duration_ms=_milliseconds_since(started), response_status=None, error=str(error))
+    except Exception:
+        # without a result it would come again each minute, for ever, and never be dead
+        log.exception("a webhook could not be sent", delivery=claimed.id)
+        words = "The event could not be sent: an internal error."
+        return TryResult(duration_ms=_milliseconds_since(started), response_status=None, error=words)
+    return TryResult(
+        duration_ms=_milliseconds_since(started),
+        response_status=response.status,
+        error=complaint_about(response.status),
+        retry_after=wish,
+    )
+
+
+def _post(client: Client, claimed: ClaimedDelivery) -> Response:
     headers = {
         "content-type": "application/json",
         **signed_headers(
@@ -76,17 +133,7 @@ def send(client: Client, claimed: ClaimedDelivery) -> TryResult:
             body=claimed.body,
         ),
     }
-    started = time.monotonic()
-    try:
-        response = client.post(claimed.url, headers=headers, body=claimed.body, timeout_s=TIMEOUT_S)
-    except (UnsafeUrl, OutboundError) as error:
-        return TryResult(duration_ms=_milliseconds_since(started), response_status=None, error=str(error))
-    return TryResult(
-        duration_ms=_milliseconds_since(started),
-        response_status=response.status,
-        error=complaint_about(response.status),
-        retry_after=retry_after(response, now=claimed.now),
-    )
+    return client.post(claimed.url, headers=headers, body=claimed.body, timeout_s=TIMEOUT_S)
 
 
 def complaint_about(status: int) -> str | None:
@@ -105,7 +152,7 @@ def retry_after(response: Response, *, now: dt.datetime) -> dt.timedelta | None:
         return dt.timedelta(seconds=min(int(value[:12]), MOST_SECONDS))
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=dt.UTC)
     return max(at - now, dt.timedelta(0))

@@ -289,6 +289,59 @@ def test_only_a_few_of_one_endpoint_are_published_and_the_others_are_not_held_up
     assert len(records.take()) == 1
 
 
+def test_a_receiver_that_was_slow_gets_one_at_a_time_until_it_is_quick_again(
+    records: Deliveries, make_endpoint: MakeEndpoint, make_delivery: MakeDelivery
+) -> None:
+    make_endpoint()
+    ids = [make_delivery() for _ in range(8)]
+    first = records.take()
+    assert len(first) == MAX_IN_FLIGHT_PER_ENDPOINT
+    claimed = [records.claimed(one) for one in first]
+    for one in claimed:
+        records.record(one, SILENT)
+    (next_one,) = records.take()
+    in_flight = records.claimed(next_one)
+    assert records.take() == []  # one is being sent
+    records.record(in_flight, OK)
+    assert sorted(records.take()) == sorted(set(ids) - {*first, next_one})
+
+
+@pytest.mark.parametrize(("duration_ms", "is_slow"), [(5001, True), (4999, False)])
+def test_an_answer_that_takes_long_is_slow_whatever_it_says(
+    database: Database,
+    records: Deliveries,
+    make_endpoint: MakeEndpoint,
+    make_delivery: MakeDelivery,
+    duration_ms: int,
+    is_slow: bool,
+) -> None:
+    endpoint = make_endpoint()
+    late = TryResult(duration_ms=duration_ms, response_status=200, error=None)
+    assert records.record(records.claimed(make_delivery()), late) == DeliveryStatus.DELIVERED
+    with database.transaction() as session:
+        assert (session.get_one(WebhookEndpoint, endpoint.id).slow_tries > 0) == is_slow
+
+
+def test_slow_receivers_together_never_take_more_than_their_lane(
+    steps: Steps, records: Deliveries, make_job: MakeJob, make_endpoint: MakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "SLOW_LANE", 3)
+    slow = [make_endpoint(slow_tries=1) for _ in range(5)]
+    job = make_job()
+    steps.request_cancel(job.id, job.tenant_id)
+    quick = make_endpoint()
+    steps.request_cancel(make_job(webhook_endpoint_id=quick.id).id, job.tenant_id)
+    taken = [records.row(one) for one in records.take()]
+    assert taken[0].endpoint_id == quick.id  # not behind the slow ones, which have waited longer
+    assert len(taken) == 1 + 3
+    assert records.take() == []
+    for row in taken[1:]:
+        records.record(records.claimed(row.id), SILENT)
+    assert {records.row(one).endpoint_id for one in records.take()} == (
+        {one.id for one in slow} - {row.endpoint_id for row in taken}
+    )
+
+
 @pytest.mark.parametrize("result", [OK, GONE])
 def test_an_ended_delivery_can_be_replayed_with_a_whole_schedule_and_keeps_its_history(
     steps: Steps,

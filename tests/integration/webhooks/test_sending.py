@@ -1,8 +1,12 @@
 """One try of a delivery after another, to a real receiver on loopback, by a real record."""
 
+import contextlib
+import email.utils
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from sqlalchemy import select, text
@@ -149,6 +153,88 @@ def test_retry_after_is_honoured(
             text("SELECT extract(epoch FROM next_try_at - now()) AS wait FROM webhook_deliveries")
         ).one()
     assert float(until.wait) == pytest.approx(900, abs=10)
+
+
+def test_a_date_to_retry_after_is_honoured(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(429, retry_after=email.utils.formatdate(time.time() + 1200, usegmt=True)))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    with database.transaction() as session:
+        wait = session.scalar(text("SELECT extract(epoch FROM next_try_at - now()) FROM webhook_deliveries"))
+    assert wait is not None
+    assert float(wait) == pytest.approx(1200, abs=10)
+
+
+def test_an_answer_that_is_lost_leads_to_the_same_id_with_a_new_timestamp(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    def take_it_and_hang_up(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    receiver.serve("/hook", in_turn(take_it_and_hang_up, reply(200)))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    assert _row(database, delivery_id).status == DeliveryStatus.PENDING
+    _let_a_second_and_the_wait_pass(database)
+    deliver(desk, delivery_id)
+    (_, _, first, first_body), (_, _, second, second_body) = receiver.seen
+    assert (first["webhook-id"], first_body) == (second["webhook-id"], second_body)
+    assert int(second["webhook-timestamp"]) > int(first["webhook-timestamp"])
+    for headers in (first, second):
+        Webhook(SECRET).verify(first_body, headers)
+    assert [tried.response_status for tried in _tries(database, delivery_id)] == [None, 200]
+    assert _row(database, delivery_id).status == DeliveryStatus.DELIVERED
+
+
+def test_a_receiver_that_drips_its_answer_costs_the_timeout_and_no_more(
+    database: Database,
+    desk: DeliveryDesk,
+    receiver: Site,
+    make_delivery: MakeDelivery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 1.0)
+    released = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\nX-Patience: " + b"a" * 400:
+                handler.connection.sendall(bytes([byte]))
+                if released.wait(0.1):
+                    return
+
+    receiver.serve("/hook", drip)
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    released.set()
+    (tried,) = _tries(database, delivery_id)
+    assert tried.response_status is None
+    assert tried.duration_ms == pytest.approx(1000, abs=500)
+
+
+@pytest.mark.parametrize("secret", ["whsec_not base64", "a secret of another kind"])
+def test_an_error_of_ours_is_a_try_too_and_does_not_come_again_at_once(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery, secret: str
+) -> None:
+    receiver.serve("/hook", reply(200))
+    delivery_id = make_delivery(secret=secret)
+    deliver(desk, delivery_id)
+    assert receiver.seen == []
+    (tried,) = _tries(database, delivery_id)
+    assert tried.error == "The event could not be sent: an internal error."
+    row = _row(database, delivery_id)
+    assert (row.status, row.schedule_step, row.locked_until) == (DeliveryStatus.PENDING, 1, None)
+
+
+def test_a_wish_that_no_clock_can_hold_does_not_lose_the_try(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery
+) -> None:
+    receiver.serve("/hook", reply(503, retry_after="Sun, 01 Mar 99999999999999999999 12:01:30 GMT"))
+    delivery_id = make_delivery()
+    deliver(desk, delivery_id)
+    assert [tried.response_status for tried in _tries(database, delivery_id)] == [503]
 
 
 def test_during_a_rotation_both_secrets_sign(desk: DeliveryDesk, receiver: Site, make_delivery: MakeDelivery) -> None:

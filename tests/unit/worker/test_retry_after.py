@@ -26,7 +26,11 @@ def test_seconds_and_dates_are_understood(value: str, seconds: int) -> None:
     assert retry_after(Response(503, {"retry-after": value}), now=NOW) == dt.timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "²", "Sun, 99 Mar 2026 12:00:00 GMT", "1e9"])
+@pytest.mark.parametrize("value", [
+        "", "soon", "-5", "1.5", "²", "Sun, 99 Mar 2026 12:00:00 GMT", "1e9",
+        "Sun, 01 Mar 99999999999999999999 12:01:30 GMT", "Sun, 01 Mar 2026 12:01:30 -99999999999999999999",
+    ],
+)  # fmt: skip
 def test_anything_else_asks_for_nothing(value: str) -> None:
     assert retry_after(Response(503, {"retry-after": value}), now=NOW) is None
 
