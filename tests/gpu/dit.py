@@ -23,6 +23,7 @@ from worker.pipeline.dit.kernel_choice import choose_kernels
 from worker.pipeline.dit.kernels import Kernels, exact_dtype
 from worker.pipeline.dit.recording import DirectPlayer, GraphPlayer
 from worker.pipeline.errors import UnusablePrecision
+from worker.pipeline.graph_pool import GraphPool
 from worker.pipeline.noise import block_noise
 from worker.pipeline.parallel import SequenceParallel
 from worker.pipeline.precision import MemoryUse, Precision
@@ -103,7 +104,7 @@ def blocks(
         strips=strips,
         strip=strips[0],
         sequence=SequenceParallel(size=1, group=None),
-        player=DirectPlayer() if direct else GraphPlayer(torch.cuda.graph_pool_handle()),
+        player=DirectPlayer() if direct else GraphPlayer(GraphPool(device)),
     )
     drawn = torch.Generator().manual_seed(1)
     reference = torch.randn(config.in_dim, 1, *LATENTS, generator=drawn)

@@ -137,6 +137,7 @@ class _Stream:
     """Blocks of one drawn session."""
 
     def __init__(self, dit: DiT, sequence: SequenceParallel, rank: int, compute: Compute) -> None:
+        assert compute.graph_pool is not None, "there is one on a GPU"
         self._config = dit.config
         self._steps = denoising_steps(2)
         strips = cut(dit.config, height=HEIGHT, width=WIDTH, parts=sequence.size)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from worker.pipeline.errors import UnusablePrecision
+from worker.pipeline.graph_pool import GraphPool
 from worker.pipeline.precision import FP8_CAPABILITY, MemoryUse, Precision, multiplies_fp8, precision_for
-
-GraphPool = Any
-"""What `torch.cuda.graph_pool_handle` returns; it has no public type."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Compute:
     precision: Precision = Precision.FULL
     memory: MemoryUse = MemoryUse.AMPLE
     graph_pool: GraphPool | None = None
-    """Memory for the CUDA graphs of this rank, of which one runs at a time; None where there are none."""
+    """For all recordings of this rank; None where there are none."""
 
     def __post_init__(self) -> None:
         if self.precision is Precision.FULL:
@@ -45,7 +42,7 @@ class Compute:
             dtype=torch.bfloat16 if on_gpu else torch.float32,
             precision=precision_for(precision, memory=memory, capability=_capability(device)),
             memory=memory,
-            graph_pool=torch.cuda.graph_pool_handle() if on_gpu else None,
+            graph_pool=GraphPool(device) if on_gpu else None,
         )
 
 

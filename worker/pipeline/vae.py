@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.pipeline.checkpoint import Network, WeightSource
-from worker.pipeline.compute import GraphPool
 from worker.pipeline.config import FRAMES_PER_LATENT, PIXELS_PER_LATENT, VAEConfig
+from worker.pipeline.graph_pool import GraphPool
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_layers import use_fast_layers
 from worker.pipeline.vae_packed.decoder import PackedDecoder

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from worker.pipeline.compute import GraphPool
+from worker.pipeline.graph_pool import GraphPool
 
 Work = Callable[[], None]
 """Reads and writes the same memory at every call, does not wait for the device, and may be done twice."""
@@ -53,7 +53,7 @@ class GraphPlayer:
         work()
         graph = torch.cuda.CUDAGraph()
         # other threads may use the device meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool.handle, capture_error_mode="thread_local"):
             work()
         self._graphs[key] = graph
 

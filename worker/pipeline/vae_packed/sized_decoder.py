@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from worker.pipeline.compute import GraphPool
+from worker.pipeline.graph_pool import GraphPool
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
 
 BLOCK = 2
@@ -86,7 +86,10 @@ class _Captured:
         self._latents = latents_cThw
         self._graph = torch.cuda.CUDAGraph()
         # other threads of the process may allocate meanwhile
-        with torch.no_grad(), torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with (
+            torch.no_grad(),
+            torch.cuda.graph(self._graph, pool=pool and pool.handle, capture_error_mode="thread_local"),
+        ):
             self._frames = call()
 
     def replay(self, latents_cThw: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.pipeline.compute import GraphPool
 from worker.pipeline.config import FRAMES_PER_LATENT
 from worker.pipeline.dit.kernels import exact_dtype
+from worker.pipeline.graph_pool import GraphPool
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.vae_packed.decoder import PackedDecoder, Place
 from worker.pipeline.vae_packed.sized_decoder import BLOCK, SizedDecoder
@@ -45,7 +45,7 @@ class PackedStreams:
         memory: MemoryUse,
         graph_pool: GraphPool | None = None,
     ) -> None:
-        """`graph_pool` (`torch.cuda.graph_pool_handle()`) may be shared with graphs that never run at the same time."""
+        """`graph_pool` may be shared with graphs that never run at the same time."""
         self._decoder = decoder
         self._denormalise = denormalise
         self._device = device
