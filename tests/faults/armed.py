@@ -1,0 +1,24 @@
+"""What every process under test does first: set its clock, put a mutant in place if one is asked for, arm failpoints.
+
+Knows the suite's own environment variables, which mean nothing to the product.
+"""
+
+import os
+from pathlib import Path
+
+from tests.faults.clock import set_clock
+from tests.faults.mutations import MUTATIONS
+from tests.faults.strikes import ANY, Orders
+from worker.failpoints import arm
+
+ORDERS = "FAULTS_ORDERS"
+CLOCK = "FAULTS_CLOCK"
+MUTANT = "FAULTS_MUTANT"
+
+
+def make_ready() -> None:
+    set_clock(float(os.environ[CLOCK]))
+    mutant = os.environ.get(MUTANT)
+    if mutant:
+        MUTATIONS[mutant].apply()
+    arm(Orders(Path(os.environ[ORDERS]), who=os.environ.get("REALVIDEO_NODE_NAME", ANY)).strike)

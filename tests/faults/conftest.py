@@ -1,0 +1,35 @@
+"""One installation for all tests of a process; each test finds every part of it ready."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.armed import CLOCK, MUTANT
+from tests.faults.checker import check
+from tests.faults.installation import Installation, running_installation
+
+QUICK_CLOCK = "0.1"
+
+
+@pytest.fixture(scope="session")
+def _installation() -> Iterator[Installation]:
+    clock, mutant = float(os.environ.get(CLOCK, QUICK_CLOCK)), os.environ.get(MUTANT, "")
+    with tempfile.TemporaryDirectory(prefix="realvideo-faults-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with running_installation(directory, clock=clock, nodes=2, mutant=mutant) as installation:
+            yield installation
+
+
+@pytest.fixture
+def installation(_installation: Installation) -> Iterator[Installation]:
+    """All parts ready before, and all five invariants after."""
+    _installation.restore()
+    yield _installation
+    _installation.restore()
+    for job_id in sorted(_installation.acknowledged):
+        _installation.wait_for_end(job_id)
+    check(_installation)
