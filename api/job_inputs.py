@@ -139,7 +139,7 @@ def _upload_problems(uploads: dict[str, str], services: Services, *, tenant_id: 
         return
     with services.database.transaction() as session:
         owned = select(Upload.id, Upload.object_key).where(
-            Upload.tenant_id == tenant_id, Upload.id.in_(set(uploads.values()))
+            Upload.tenant_id == tenant_id, Upload.id.in_(set(uploads.values())), Upload.discarded_at.is_(None)
         )
         keys = {row.id: row.object_key for row in session.execute(owned).all()}
     for field, upload_id in uploads.items():

@@ -121,7 +121,9 @@ def read_upload(upload_id: UploadId, principal: JobsReader, services: InjectedSe
     """An upload, and whether its file has arrived."""
     with services.database.transaction() as session:
         upload = session.scalars(
-            select(Upload).where(Upload.id == upload_id, Upload.tenant_id == principal.tenant_id)
+            select(Upload).where(
+                Upload.id == upload_id, Upload.tenant_id == principal.tenant_id, Upload.discarded_at.is_(None)
+            )
         ).one_or_none()
     if upload is None:
         raise ApiError(ErrorCode.not_found, f"There is no upload {upload_id}.")

@@ -4,6 +4,7 @@ Knows time, leadership and outages; the duties are in `reconciler.py`. Any numbe
 works; a second leader, possible for a moment when a connection breaks, does no harm.
 """
 
+import datetime as dt
 import signal
 import threading
 import time
@@ -19,10 +20,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from models.database import Database, create_database_engine
 from models.settings import CommonSettings
+from worker.collecting import Collecting
+from worker.collector import Collector
 from worker.logs import configure_logging
 from worker.outage import Outage
 from worker.publisher import BrokerDown, Publisher
 from worker.reconciler import Reconciler
+from worker.storage import open_storage
 
 LEADER_LOCK = 0x7265636F  # any number that no other lock of this database has
 PUBLISH_EVERY_S = 1.0
@@ -39,6 +43,9 @@ log = structlog.get_logger(__name__)
 class SchedulerSettings(CommonSettings):
     scheduler_alive_file: Path | None = Field(
         default=None, description="touched after each round, so that its age tells whether the scheduler works"
+    )
+    unused_uploads_kept_days: float = Field(
+        default=7.0, ge=1.0, description="how long an upload is kept that no job has named"
     )
 
 
@@ -67,8 +74,13 @@ class Scheduler:
     def __init__(self, settings: SchedulerSettings) -> None:
         self._broker_url = settings.broker_url
         self._alive_file = settings.scheduler_alive_file
-        engine = create_database_engine(settings.database_url, application_name="realvideo-scheduler", pool_size=2)
+        engine = create_database_engine(settings.database_url, application_name="realvideo-scheduler", pool_size=3)
         self._database = Database(engine)
+        self._collector = Collector(
+            self._database,
+            open_storage(settings),
+            unused_uploads_kept=dt.timedelta(days=settings.unused_uploads_kept_days),
+        )
         self._database_outage = Outage("the database")
         self._broker_outage = Outage("the broker")
 
@@ -94,17 +106,21 @@ class Scheduler:
                 stop.wait(STANDBY_S)
                 return
             log.info("leads")
-            rescue, publish, prune = Duty(RESCUE_EVERY_S), Duty(PUBLISH_EVERY_S), Duty(PRUNE_EVERY_S)
-            while not stop.wait(min(duty.seconds_left() for duty in (rescue, publish, prune))):
-                leader.execute(text("SELECT 1"))  # raises when the connection is gone, and the lock with it
-                if rescue.is_due():
-                    reconciler.rescue()
-                if publish.is_due() and not self._publish(reconciler):
-                    publish.postpone(AFTER_BROKER_ERROR_S)
-                if prune.is_due():
-                    reconciler.prune()
-                self._database_outage.is_over()
-                self._show_alive()
+            with Collecting(self._collector):
+                self._lead(leader, reconciler, stop)
+
+    def _lead(self, leader: Connection, reconciler: Reconciler, stop: threading.Event) -> None:
+        rescue, publish, prune = Duty(RESCUE_EVERY_S), Duty(PUBLISH_EVERY_S), Duty(PRUNE_EVERY_S)
+        while not stop.wait(min(duty.seconds_left() for duty in (rescue, publish, prune))):
+            leader.execute(text("SELECT 1"))  # raises when the connection is gone, and the lock with it
+            if rescue.is_due():
+                reconciler.rescue()
+            if publish.is_due() and not self._publish(reconciler):
+                publish.postpone(AFTER_BROKER_ERROR_S)
+            if prune.is_due():
+                reconciler.prune()
+            self._database_outage.is_over()
+            self._show_alive()
 
     @contextmanager
     def _leadership(self) -> Iterator[Connection | None]:

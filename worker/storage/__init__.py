@@ -11,6 +11,7 @@ from worker.storage.contract import (
     Storage,
     StorageError,
     StoredObject,
+    UnfinishedUpload,
 )
 from worker.storage.local import LocalStorage
 from worker.storage.s3 import S3Storage
@@ -25,6 +26,7 @@ __all__ = [
     "Storage",
     "StorageError",
     "StoredObject",
+    "UnfinishedUpload",
     "open_input_buckets",
     "open_storage",
 ]

@@ -1,11 +1,14 @@
 """What a storage does, and how it can fail. Knows no kind of storage."""
 
+import datetime as dt
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 CHUNK_BYTES = 1024 * 1024
+PAGE_KEYS = 1000
 
 
 class StorageError(Exception):
@@ -39,6 +42,15 @@ class StoredObject:
     sha256: str | None  # hexadecimal; None: the object was not written by a worker and was not read
 
 
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """Bytes that take up room and are no object: an upload that was begun, and neither completed nor given up."""
+
+    key: str | None  # None: the storage does not know where the object was to go
+    started_at: dt.datetime
+    reference: str  # by which the storage knows it
+
+
 class Storage(Protocol):
     """Every method raises StorageError when the storage fails, ValueError for a key that is none."""
 
@@ -59,6 +71,25 @@ class Storage(Protocol):
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object whose key starts with `prefix`, which ends with a slash; gives their number."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that does not exist is no error."""
+        ...
+
+    def pages(self, prefix: str) -> Iterator[list[str]]:
+        """The keys that start with `prefix`, which ends with a slash, at most `PAGE_KEYS` at a time, one request each.
+
+        What comes and goes meanwhile is found or not.
+        """
+        ...
+
+    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
+        """All of them, in no order."""
+        ...
+
+    def abandon(self, upload: UnfinishedUpload) -> None:
+        """Free what an unfinished upload takes up; one that is completed or gone is no error."""
         ...
 
 

@@ -1,5 +1,6 @@
 """A storage that is a local directory: an object is a file, its key the path below the directory."""
 
+import datetime as dt
 import hashlib
 import os
 import secrets
@@ -10,10 +11,12 @@ from pathlib import Path
 
 from worker.storage.contract import (
     CHUNK_BYTES,
+    PAGE_KEYS,
     ObjectMissing,
     ObjectTooLarge,
     StorageError,
     StoredObject,
+    UnfinishedUpload,
     check_key,
     check_prefix,
     sha256_of,
@@ -83,11 +86,52 @@ class LocalStorage:
                 shutil.rmtree(directory)
         return count
 
+    def delete(self, key: str) -> None:
+        with _disk_errors(key):
+            self._path(key).unlink(missing_ok=True)
+
+    def pages(self, prefix: str) -> Iterator[list[str]]:
+        check_prefix(prefix)
+        page: list[str] = []
+        with _disk_errors(prefix):
+            for path in _files_below(self._path(prefix.removesuffix("/"))):
+                page.append(path.relative_to(self._directory).as_posix())
+                if len(page) == PAGE_KEYS:
+                    yield page
+                    page = []
+        if page:
+            yield page
+
+    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
+        """Their age is that of the last byte written."""
+        with _disk_errors(INCOMING):
+            for path in _files_below(self._directory / INCOMING):
+                try:
+                    written_at = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
+                except FileNotFoundError:
+                    continue  # it was completed meanwhile
+                yield UnfinishedUpload(key=None, started_at=written_at, reference=path.name)
+
+    def abandon(self, upload: UnfinishedUpload) -> None:
+        check_key(upload.reference)
+        with _disk_errors(upload.reference):
+            (self._directory / INCOMING / upload.reference).unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         check_key(key)
         if key.split("/")[0] == INCOMING:
             raise ValueError(f"not an object key: {key!r}")
         return self._directory.joinpath(*key.split("/"))
+
+
+def _files_below(directory: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a directory may go while its neighbours are read
+            raise error
+
+    for place, _, names in os.walk(directory, onerror=refuse):
+        for name in names:
+            yield Path(place, name)
 
 
 @contextmanager

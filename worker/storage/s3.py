@@ -7,6 +7,7 @@ the object is asked for its size and checksum afterwards.
 import base64
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,9 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.storage.contract import (
     CHUNK_BYTES,
+    PAGE_KEYS,
+    ObjectMissing,
     ObjectTooLarge,
     StorageError,
     StoredObject,
+    UnfinishedUpload,
     check_key,
     check_prefix,
     sha256_of,
@@ -69,14 +73,41 @@ class S3Storage:
         return StoredObject(key=key, size_bytes=head["ContentLength"], sha256=head["Metadata"].get(_DIGEST))
 
     def delete_prefix(self, prefix: str) -> int:
-        check_prefix(prefix)
         count = 0
-        with s3_errors(prefix):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
-                for entry in page.get("Contents", []):
-                    self._client.delete_object(Bucket=self._bucket, Key=entry["Key"])
-                    count += 1
+        for keys in self.pages(prefix):
+            for key in keys:
+                self.delete(key)
+            count += len(keys)
         return count
+
+    def delete(self, key: str) -> None:
+        check_key(key)
+        with s3_errors(key):
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def pages(self, prefix: str) -> Iterator[list[str]]:
+        check_prefix(prefix)
+        paginator = self._client.get_paginator("list_objects_v2")
+        with s3_errors(prefix):
+            for page in paginator.paginate(
+                Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_KEYS}
+            ):
+                yield [entry["Key"] for entry in page.get("Contents", [])]
+
+    def unfinished_uploads(self) -> Iterator[UnfinishedUpload]:
+        paginator = self._client.get_paginator("list_multipart_uploads")
+        with s3_errors("the unfinished uploads"):
+            for page in paginator.paginate(Bucket=self._bucket):
+                for entry in page.get("Uploads", []):
+                    yield UnfinishedUpload(key=entry["Key"], started_at=entry["Initiated"], reference=entry["UploadId"])
+
+    def abandon(self, upload: UnfinishedUpload) -> None:
+        assert upload.key is not None, "a bucket knows it"
+        try:
+            with s3_errors(upload.key):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload.key, UploadId=upload.reference)
+        except ObjectMissing:
+            return  # it was completed, or given up by its own uploader
 
     def _put(self, path: Path, key: str, *, content_type: str, digest: str) -> str:
         """Returns the ETag that a server without encryption gives: the MD5 of the bytes."""
@@ -113,20 +144,28 @@ class S3Storage:
                     )
                     parts.append({"PartNumber": len(parts) + 1, "ETag": answer["ETag"]})
                     md5s += md5
-            self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
-            )
+            self._complete(key, upload_id, parts)
         except BaseException:
             self._abandon(key, upload_id)
             raise
         return f"{_md5(md5s).hex()}-{len(parts)}"
+
+    def _complete(self, key: str, upload_id: str, parts: "list[CompletedPartTypeDef]") -> None:
+        try:
+            self._client.complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "NoSuchUpload":
+                raise
+            # the answer to an earlier try was lost; whether the object is there and whole is verified in any case
 
     def _abandon(self, key: str, upload_id: str) -> None:
         """Parts of an upload that failed cost money until somebody deletes them."""
         try:
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
         except (ClientError, BotoCoreError):
-            return  # the upload's own error is the one to report; the bucket's lifecycle rule removes the rest
+            return  # the upload's own error is the one to report; the collector finds the parts
 
     def _verify(self, key: str, *, size_bytes: int, digest: str, etag: str) -> None:
         """Raises StorageError unless the bucket holds exactly the bytes that were sent."""
