@@ -36,12 +36,16 @@ from worker.pipeline.errors import (
 )
 from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import SIDE_MULTIPLE, RenderInputs, RenderSettings
 from worker.pipeline.sound import UnusableSound
 
-CANARY_FRAMES = 13
-"""Two blocks: the first of a stream, and one that is like all others."""
+CANARY_FRAMES_CPU = {2: 13}
+"""For 2 denoising steps two blocks: the first of a stream, and one that is like all others."""
+CANARY_FRAMES_GPU = {2: 93, 4: 29}
+"""All that a GPU has to compile or to record: twelve blocks, behind which the reference frame turns, and of four steps
+every place of the ring."""
 CANARY_SIZE_GPU = (640, 480)
 CANARY_SIZE_CPU = (64, 64)
 REPORT_EVERY_S = 1.0
@@ -100,24 +104,25 @@ class PipelineRenderer:
         self._preparations: dict[str, Preparation] = {}
 
     def prove(self) -> None:
-        """Render two blocks of nothing, so that a rank that says it is ready has done all that a job will ask of it.
+        """Render a little of nothing, so that a rank that says it is ready has done all that a job will ask of it.
 
-        On a GPU at the usual size, which also compiles and tunes what the first job would have to wait for.
+        On a GPU at the usual size, which also compiles and records what the first job would have to wait for.
         """
-        height, width = CANARY_SIZE_GPU if self._device.type == "cuda" else CANARY_SIZE_CPU
+        on_gpu = self._device.type == "cuda"
         unit = SIDE_MULTIPLE * self._layout.dit_size
-        height, width = (-(-side // unit) * unit for side in (height, width))
-        settings = RenderSettings(
-            height=height, width=width, frames=CANARY_FRAMES, seed=0, denoising_steps=2, prompt="A canary."
-        )
-        inputs = RenderInputs(
-            read_samples=lambda samples: np.zeros(samples, np.float32),
-            total_samples=SPEECH_RATE,
-            image=np.full((height, width, 3), 128, np.uint8),
-        )
-        mine = inputs if self._layout.holds_encoders else None
-        for _ in self._pipeline.render(settings, inputs=mine, should_stop=lambda: False):
-            pass
+        height, width = (-(-side // unit) * unit for side in (CANARY_SIZE_GPU if on_gpu else CANARY_SIZE_CPU))
+        for steps, frames in (CANARY_FRAMES_GPU if on_gpu else CANARY_FRAMES_CPU).items():
+            settings = RenderSettings(
+                height=height, width=width, frames=frames, seed=0, denoising_steps=steps, prompt=USUAL_PROMPT
+            )
+            inputs = RenderInputs(
+                read_samples=lambda samples: np.zeros(samples, np.float32),
+                total_samples=SPEECH_RATE,
+                image=np.full((height, width, 3), 128, np.uint8),
+            )
+            mine = self._pipeline.prepare(settings, inputs) if self._layout.holds_encoders else None
+            for _ in self._pipeline.render(settings, inputs=mine, should_stop=lambda: False):
+                pass
 
     def device(self) -> DeviceReport:
         if self._device.type == "cuda":

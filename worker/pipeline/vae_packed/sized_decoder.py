@@ -86,10 +86,8 @@ class _Captured:
         self._latents = latents_cThw
         self._graph = torch.cuda.CUDAGraph()
         # other threads of the process may allocate meanwhile
-        with (
-            torch.no_grad(),
-            torch.cuda.graph(self._graph, pool=pool and pool.handle, capture_error_mode="thread_local"),
-        ):
+        handle = None if pool is None else pool.handle
+        with torch.no_grad(), torch.cuda.graph(self._graph, pool=handle, capture_error_mode="thread_local"):
             self._frames = call()
 
     def replay(self, latents_cThw: Tensor) -> Tensor:
