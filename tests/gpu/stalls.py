@@ -23,7 +23,7 @@ from worker.pipeline.compute import Compute
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS, Tokenizer, preset
 from worker.pipeline.parallel import RankLayout
 from worker.pipeline.pipeline import Pipeline
-from worker.pipeline.precision import Precision
+from worker.pipeline.precision import MemoryUse, Precision
 from worker.pipeline.settings import RenderInputs, RenderSettings
 
 SECONDS = 8.0
@@ -60,16 +60,18 @@ CASES = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--precision", type=Precision, choices=Precision, default=Precision.FP8)
+    parser.add_argument("--memory", type=MemoryUse, choices=MemoryUse, default=MemoryUse.AMPLE)
+    parser.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")
     arguments = parser.parse_args()
     config = preset("14b")
     pipeline = Pipeline.create(
         replace(config, text=replace(config.text, tokenizer=Tokenizer.BYTES)),
         layout=RankLayout.alone(),
-        compute=Compute.on(torch.device("cuda"), precision=arguments.precision),
+        compute=Compute.on(torch.device("cuda"), precision=arguments.precision, memory=arguments.memory),
         weights=RandomWeights(0),
     )
-    wrong = [case.name for case in CASES if not _holds(case, pipeline)]
-    print(f"peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    wrong = [case.name for case in CASES[: arguments.cases] if not _holds(case, pipeline)]
+    print(f"{arguments.precision}, {arguments.memory} memory: peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     print(f"stalls in: {', '.join(wrong)}" if wrong else "no stall")
     return 1 if wrong else 0
 
