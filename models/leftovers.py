@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from models.collected import Collected, LeftoverKind
-from models.job import TERMINAL_STATUSES, Attempt, Job, JobStatus
+from models.job import Attempt, Job, JobStatus
 from models.object_keys import AttemptName, JobName
 from models.upload import Upload
 
@@ -44,14 +44,13 @@ def lost_attempts(session: Session, names: Collection[AttemptName]) -> set[Attem
 
 
 def ended_jobs(session: Session, names: Collection[JobName]) -> set[JobName]:
-    """Those of them that have a terminal status since a while: their checkpoints are leftovers."""
+    """Those of them that have had a terminal status for a while: their checkpoints are leftovers."""
     if not names:
         return set()
     rows = session.execute(
         select(Job.tenant_id, Job.id).where(
             tuple_(Job.tenant_id, Job.id).in_([(name.tenant_id, name.job_id) for name in names]),
-            Job.status.in_(TERMINAL_STATUSES),
-            Job.finished_at < func.now() - GRACE,
+            Job.finished_at < func.now() - GRACE,  # only a terminal job has finished
         )
     )
     return {JobName(row.tenant_id, row.id) for row in rows}

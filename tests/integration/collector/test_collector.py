@@ -116,6 +116,17 @@ def test_a_running_attempt_keeps_everything_and_the_ones_before_it_nothing(
     assert bucket.keys == set(running)
 
 
+def test_the_job_decides_whether_an_attempt_is_over_and_not_the_note_that_it_ended(
+    collector: Collector, bucket: Bucket, steps: Steps, make_job: MakeJob
+) -> None:
+    job = make_job()
+    steps.claim(job.id)
+    running = bucket.put_outputs(job, 1)
+    steps.sql("UPDATE attempts SET ended_at = now() - interval '1 h'")
+    sweep(collector)
+    assert bucket.keys == set(running)
+
+
 def test_what_ended_just_now_is_left_alone_for_the_grace(
     collector: Collector, bucket: Bucket, steps: Steps, make_job: MakeJob
 ) -> None:
