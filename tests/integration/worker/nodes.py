@@ -148,6 +148,12 @@ class NodeProcess:
         address = self.log.read_text().split("health at ")[1].split()[0]
         return httpx.get(address + path, timeout=5, trust_env=False)
 
+    def at_stations(self) -> dict[str, int]:
+        """How many jobs stand where, by the node's metrics."""
+        prefix = 'realvideo_node_jobs{station="'
+        lines = [line for line in self.get("/metrics").text.splitlines() if line.startswith(prefix)]
+        return {line[len(prefix) :].split('"')[0]: int(float(line.split()[-1])) for line in lines}
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
 

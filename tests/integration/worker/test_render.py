@@ -142,6 +142,8 @@ def _a_killed_consumer_frees_the_group_for_its_next_job(around: Surroundings, no
     consumer = node.consumer_pid()
     assert consumer is not None
     os.kill(consumer, signal.SIGKILL)
+    # its connection to the broker ends with that to the node; before, it would take the next message
+    wait_for(lambda: not any(node.at_stations().values()))
     following = around.job()
     around.publish(following)
     around.wait_for_status(following, JobStatus.SUCCEEDED)

@@ -34,10 +34,9 @@ def _one_is_prepared_and_one_finished_while_one_is_drawn(around: Surroundings, n
     finished, drawn, prepared = around.job("file=3"), around.job(DRAWN_FOR_A_WHILE, seconds=SECONDS), around.job()
     for job in (finished, drawn, prepared):
         around.publish(job)
-    wait_for(lambda: _at_stations(node) == {"preparing": 0, "waiting": 1, "drawing": 1, "finishing": 1}, timeout_s=15)
-    assert around.row(finished).phase == Phase.MUXING
-    assert around.row(drawn).phase == Phase.RENDERING
-    assert around.row(prepared).phase == Phase.PREPARING
+    wait_for(lambda: node.at_stations() == {"preparing": 0, "waiting": 1, "drawing": 1, "finishing": 1}, timeout_s=15)
+    for job, phase in ((drawn, Phase.RENDERING), (finished, Phase.MUXING), (prepared, Phase.PREPARING)):
+        wait_for(lambda job=job, phase=phase: around.row(job).phase == phase, timeout_s=2)  # type: ignore[misc]
     wait_for(lambda: _current_job(node) == drawn.id, timeout_s=2)
     for job in (finished, prepared, drawn):
         assert around.wait_for_status(job, JobStatus.SUCCEEDED).attempt == 1
@@ -81,7 +80,7 @@ def _a_killed_consumer_lets_go_of_all_its_jobs_and_they_are_made_again(around: S
     consumer = node.consumer_pid()
     assert consumer is not None
     os.kill(consumer, signal.SIGKILL)
-    wait_for(lambda: set(_at_stations(node).values()) == {0}, timeout_s=5)
+    wait_for(lambda: set(node.at_stations().values()) == {0}, timeout_s=5)
     following = around.job()
     around.publish(following)
     around.wait_for_status(following, JobStatus.SUCCEEDED)
@@ -104,7 +103,7 @@ def test_a_node_with_long_to_draw_leaves_messages_to_others(around: Surroundings
                 around.wait_for_status(job, JobStatus.SUCCEEDED, timeout_s=20)
             assert {_worker_of(around, job) for job in short} == {"node-2"}
         assert around.row(long).status == JobStatus.RUNNING
-        assert _at_stations(busy)["drawing"] == 1
+        assert busy.at_stations()["drawing"] == 1
 
 
 def test_a_group_that_dies_is_a_crash_of_the_drawn_job_only(around: Surroundings) -> None:
@@ -139,7 +138,7 @@ def test_a_file_that_takes_longer_than_the_grace_of_a_drain_is_handed_back(aroun
     with around.node(ranks=2, drain_grace_s=7) as node:
         job = around.job(LONG_FILE)
         around.publish(job)
-        wait_for(lambda: _at_stations(node)["finishing"] == 1, timeout_s=15)
+        wait_for(lambda: node.at_stations()["finishing"] == 1, timeout_s=15)
         told_at = time.monotonic()
         node.send(signal.SIGTERM)
         assert node.wait_for_end(timeout_s=20) == 0
@@ -154,7 +153,7 @@ def _one_at_each_station(around: Surroundings, node: NodeProcess, *, finished: s
     jobs = around.job(finished), around.job(DRAWN_FOR_A_WHILE, seconds=SECONDS), around.job()
     for job in jobs:
         around.publish(job)
-    wait_for(lambda: _at_stations(node) == {"preparing": 0, "waiting": 1, "drawing": 1, "finishing": 1}, timeout_s=15)
+    wait_for(lambda: node.at_stations() == {"preparing": 0, "waiting": 1, "drawing": 1, "finishing": 1}, timeout_s=15)
     return jobs
 
 
@@ -168,12 +167,6 @@ def _publish_until_it_waits(around: Surroundings, drawn: Job, waiting: Job) -> N
 def _current_job(node: NodeProcess) -> str | None:
     row = node.row()
     return None if row is None else row.current_job_id
-
-
-def _at_stations(node: NodeProcess) -> dict[str, int]:
-    prefix = 'realvideo_node_jobs{station="'
-    lines = [line for line in node.get("/metrics").text.splitlines() if line.startswith(prefix)]
-    return {line[len(prefix) :].split('"')[0]: int(float(line.split()[-1])) for line in lines}
 
 
 def _metric(node: NodeProcess, name: str) -> float:

@@ -57,6 +57,9 @@ def test_blocks_and_the_time_between_them_are_counted(url: str, metrics: NodeMet
     assert "realvideo_group_ready 0.0" in text
     assert 'realvideo_group_state_seconds_total{state="starting"}' in text
     assert "realvideo_group_idle_share 0.0" in text
+    assert "realvideo_dit_busy_seconds_total 0.0" in text
+    assert 'realvideo_dit_idle_seconds_total{where="between_videos"} 0.0' in text
+    assert 'realvideo_node_jobs{station="waiting"} 0.0' in text
 
 
 def _get(url: str, path: str) -> httpx.Response:
