@@ -1,7 +1,7 @@
-"""A whole installation of real processes on loopback, to be broken: Postgres, Valkey, S3, API, scheduler, senders, nodes.
+"""A whole installation of real processes on loopback, to be broken: Postgres, Valkey, S3, API, scheduler, nodes.
 
-Only the network on the nodes is a stand-in. Every fault strikes from outside, by signals, by the wire to the storage or by
-orders at failpoints; nothing of the product is patched in the process of the tests.
+Only the network on the nodes is a stand-in. Every fault strikes from outside, by signals, by the wire to the storage or
+by orders at failpoints; nothing of the product is patched in the process of the tests.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Installation:
     @contextmanager
     def lanes(self, count: int, **settings: object) -> Iterator[list[Node]]:
         """Nodes of presets of their own, ready; killed in the end."""
-        lanes = [self.new_node(name, preset=name, ranks=1, **settings) for name in LANES[:count]]
+        lanes = [self.new_node(name, preset=name, **{"ranks": 1, **settings}) for name in LANES[:count]]
         try:
             for lane in lanes:
                 lane.start()

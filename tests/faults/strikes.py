@@ -1,8 +1,8 @@
 """How a test orders what happens at a failpoint of another process: one small file for each order.
 
-The test writes `orders/uploaded-node-1.order` with an action in it; the first process that comes to that failpoint on that
-node takes the file away, so an order is carried out once, and leaves a note that it struck. It may also be for a job's id,
-or for any process.
+The test writes `orders/uploaded-node-1.order` with an action in it; the first process that comes to that failpoint on
+that node takes the file away, so an order is carried out once, and leaves a note that it struck. It may also be for a
+job's id, or for any process.
 """
 
 import contextlib

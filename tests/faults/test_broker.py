@@ -1,4 +1,4 @@
-"""A broker that loses everything, dies, freezes, or holds garbage. See `tests/integration/worker/test_render.py` for the last."""
+"""A broker that loses everything, dies, freezes, or holds garbage."""
 
 import time
 

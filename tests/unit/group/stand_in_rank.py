@@ -1,8 +1,9 @@
 """A rank whose network is a stand-in: real processes, pipes and signals, without torch's ten seconds.
 
 The ranks keep step as the real ones do, block by block, over a socket at the rendezvous, so a stopped or dead rank
-stalls or breaks the others. The prompt says what goes wrong: `rank=1 block=2 do=raise`, and with the file,
-`file=2.0` (seconds it takes) `file_do=hang`; words in any order. What was prepared leaves a file beside the video.
+stalls or breaks the others. The prompt says what goes wrong: `rank=1 block=2 do=raise` (`attempt=1`: only in that
+one), and with the file, `file=2.0` (seconds it takes) `file_do=hang`; words in any order. What was prepared leaves a
+file beside the video.
 """
 
 import os
@@ -121,6 +122,7 @@ class StandIn:
                 orders.get("do")
                 and int(orders.get("rank", "0")) == self.rank
                 and int(orders.get("block", "0")) == block
+                and orders.get("attempt", _attempt_of(request)) == _attempt_of(request)
             ):
                 _go_wrong(orders["do"])
             seconds = float(orders.get("seconds", "0.02"))
@@ -150,6 +152,10 @@ class StandIn:
         for other in self.others:
             other.recv()
         return word
+
+
+def _attempt_of(request: RenderRequest) -> str:
+    return request.name.rpartition(".")[2]
 
 
 def _go_wrong(how: str) -> None:
