@@ -52,7 +52,7 @@ class Findings:
 
 def check(installation: Installation, *, webhooks_within_s: float = 30.0) -> None:
     """All five invariants, for all jobs there ever were. Call it when every job should have ended."""
-    wait_for(lambda: not _undelivered(installation), timeout_s=webhooks_within_s)
+    wait_for(lambda: not undelivered(installation), timeout_s=webhooks_within_s)
     findings = findings_of(installation)
     assert findings.are_none, findings
 
@@ -118,6 +118,6 @@ def _webhook_complaints(installation: Installation, ended: set[str], events: lis
     return complaints + installation.receiver.refused
 
 
-def _undelivered(installation: Installation) -> list[str]:
+def undelivered(installation: Installation) -> list[str]:
     with installation.database.transaction() as session:
         return list(session.scalars(select(WebhookDelivery.id).where(WebhookDelivery.status == DeliveryStatus.PENDING)))

@@ -1,7 +1,7 @@
 """Detection, recovery and work lost, measured by the tests of the suite as they run, and the table of them.
 
-`python -m tests.faults.figures [--clock 1.0]` runs the deterministic tests and prints a Markdown table. At 1.0 the leases
-are those of production and the run takes half an hour or so; at 0.1, the tests' own clock, times are a tenth.
+`python -m tests.faults.figures [--clock 1.0]` runs the deterministic tests and prints a Markdown table. At 1.0 the
+leases are those of production and the run takes half an hour or so; at 0.1, the tests' own clock, times are a tenth.
 """
 
 from __future__ import annotations
