@@ -1,21 +1,27 @@
-"""`/v1/webhook-endpoints/{id}/deliveries`: what was sent to a receiver, each try of it, and sending it again."""
+"""`/v1/webhook-endpoints/{id}/deliveries`: what was sent to a receiver, each try of it, and sending it again: one
+delivery, or those of a range of time.
+"""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth import WebhookKeeper
 from api.errors import ApiError, ErrorCode
-from api.openapi import problems
+from api.idempotency import Created, IdempotencyKey, create_once, identify
+from api.openapi import IDEMPOTENT, JSON_BODY, problems
 from api.pagination import After, Limit, fetch_page, page_size
 from api.schemas import DeliveryId, EndpointId
 from api.services import InjectedServices
 from api.webhook_endpoints import own_endpoint
-from api.webhook_shapes import DeliveryOut, DeliveryPage, DeliveryWithTries, TryOut
-from models.deliveries import ReplayAnswer, replay
+from api.webhook_shapes import DeliveryOut, DeliveryPage, DeliveryWithTries, RangeReplayed, RangeToReplay, TryOut
+from models.replays import ReplayAnswer, ReplayRange, replay, replay_range
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEvent, WebhookTry
+
+MOST_AT_ONCE = 1000
 
 router = APIRouter(tags=["webhooks"])
 
@@ -80,6 +86,45 @@ def replay_delivery(
             raise ApiError(ErrorCode.delivery_pending)
         session.expire_all()
         return _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
+
+
+@router.post(
+    "/v1/webhook-endpoints/{endpoint_id}/replay",
+    status_code=202,
+    response_model=RangeReplayed,
+    responses=problems(*JSON_BODY, *IDEMPOTENT, ErrorCode.not_found, ErrorCode.endpoint_disabled),
+)
+def replay_deliveries(
+    endpoint_id: EndpointId,
+    body: RangeToReplay,
+    request: Request,
+    principal: WebhookKeeper,
+    services: InjectedServices,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Send the events of a range of time once more, the oldest first, a thousand per request at most.
+
+    Those that are pending stay as they are. Repeat it with `after` until `next` is null.
+    """
+    identity = identify(request, body, tenant_id=principal.tenant_id, key=idempotency_key)
+
+    def create(session: Session) -> Created:
+        out = replay_of_range(session, endpoint_id, body, tenant_id=principal.tenant_id)
+        return Created(status_code=202, body=out.model_dump(mode="json"), location=None)
+
+    return create_once(services.database, identity, create).response()
+
+
+def replay_of_range(session: Session, endpoint_id: str, body: RangeToReplay, *, tenant_id: str) -> RangeReplayed:
+    """Raises ApiError `not_found`, `endpoint_disabled`."""
+    if own_endpoint(session, endpoint_id, tenant_id=tenant_id).disabled_at is not None:
+        raise ApiError(ErrorCode.endpoint_disabled)
+    wanted = ReplayRange(since=body.since, until=body.until, statuses=tuple(body.statuses))
+    replayed = replay_range(
+        session, endpoint_id, tenant_id=tenant_id, wanted=wanted, after=body.after, limit=MOST_AT_ONCE
+    )
+    is_full = len(replayed) == MOST_AT_ONCE
+    return RangeReplayed(replayed=len(replayed), next=replayed[-1] if is_full else None)
 
 
 def _see(session: Session, endpoint_id: str, delivery_id: str, *, tenant_id: str) -> DeliveryWithTries:

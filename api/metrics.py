@@ -1,4 +1,5 @@
-"""`/metrics` for Prometheus: what the database says of jobs and workers, and how this process answers requests.
+"""`/metrics` for Prometheus: what the database says of jobs, workers, webhooks and leftovers, and how this process
+answers requests.
 
 Knows SQL and the text format. Rows are counted at each scrape, so every API process tells the same.
 """
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -17,10 +18,12 @@ from api.errors import ErrorCode
 from api.openapi import open_problems
 from api.pagination import first_id_at
 from api.services import InjectedServices
+from models.collected import Collected, LeftoverKind
 from models.database import Database
 from models.ids import IdPrefix
 from models.job import Job, JobStatus
 from models.queues import Priority
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from models.worker_node import NodeState, WorkerNode
 
 RECENT = dt.timedelta(hours=1)
@@ -44,6 +47,8 @@ class JobCollector(Collector):
                 *_queue(session),
                 *_recent_durations(session),
                 _workers_by_state(session),
+                *_webhooks(session),
+                _collected(session),
             ]
 
 
@@ -137,4 +142,37 @@ def _workers_by_state(session: Session) -> Metric:
         heard["silent" if is_silent and state != NodeState.STOPPED else state] += count
     for state, count in heard.items():
         family.add_metric([state], count)
+    return family
+
+
+def _webhooks(session: Session) -> Iterator[Metric]:
+    overdue = func.extract("epoch", func.now() - func.min(WebhookDelivery.next_try_at))
+    waiting = session.execute(
+        select(func.count(), overdue).where(WebhookDelivery.status == DeliveryStatus.PENDING)
+    ).one()
+    yield GaugeMetricFamily("realvideo_webhooks_pending", "Deliveries that wait for a try", value=waiting[0])
+    yield GaugeMetricFamily(
+        "realvideo_webhooks_overdue_seconds",
+        "How long the try is overdue that should have come first",
+        value=max(0.0, float(waiting[1] or 0.0)),
+    )
+    endpoints = GaugeMetricFamily("realvideo_webhook_endpoints", "Endpoints by how they answer", labels=["state"])
+    in_use = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.deleted_at.is_(None))
+    is_enabled = WebhookEndpoint.disabled_at.is_(None)
+    for state, condition in (
+        ("quick", is_enabled & (WebhookEndpoint.slow_tries == 0)),
+        ("slow", is_enabled & (WebhookEndpoint.slow_tries > 0)),
+        ("disabled", ~is_enabled),
+    ):
+        endpoints.add_metric([state], session.scalar(in_use.where(condition)) or 0)
+    yield endpoints
+
+
+def _collected(session: Session) -> Metric:
+    family = CounterMetricFamily(
+        "realvideo_collected_objects", "Leftovers that were deleted from the storage", labels=["kind"]
+    )
+    counted = {row.kind: row.objects for row in session.scalars(select(Collected))}
+    for kind in LeftoverKind:
+        family.add_metric([kind], counted.get(kind, 0))
     return family

@@ -62,6 +62,23 @@ class DeliveryOut(Answer):
     ended_at: Moment | None
 
 
+class RangeToReplay(RequestBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"since": "2026-03-01T06:00:00Z"}]})
+
+    since: Moment = Field(description="of events from this moment on")
+    until: Moment | None = Field(default=None, description="and before this one; null: until now")
+    statuses: list[Literal[DeliveryStatus.DEAD, DeliveryStatus.DELIVERED]] = Field(
+        default=[DeliveryStatus.DEAD], min_length=1, max_length=2, description="delivered: received already, and lost"
+    )
+    after: DeliveryId | None = Field(default=None, description="the `next` of the answer before")
+
+
+class RangeReplayed(Answer):
+    object: Literal["webhook_replay"] = "webhook_replay"
+    replayed: int = Field(description="deliveries that are pending again, due now")
+    next: DeliveryId | None = Field(description="null: that was all of the range")
+
+
 class TryOut(Answer):
     number: int
     started_at: Moment

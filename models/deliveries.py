@@ -1,4 +1,4 @@
-"""Webhook deliveries: which to send now, one sender at a time, what each try came to, sending an ended one again.
+"""Webhook deliveries: which to send now, one sender at a time, what each try came to.
 
 Knows rows; sends nothing. A delivery is pending until a try succeeds, its schedule is used up or its endpoint is gone.
 The status changes by guarded updates only. All time is the database's.
@@ -7,7 +7,6 @@ The status changes by guarded updates only. All time is the database's.
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Float, Interval, Update, and_, func, insert, or_, select, text, update
 from sqlalchemy.orm import Session
@@ -80,12 +79,6 @@ class TryResult:
     retry_after: dt.timedelta | None = None
 
 
-class ReplayAnswer(StrEnum):
-    ACCEPTED = "accepted"  # it is pending again, due now, with its whole schedule of tries before it
-    PENDING = "pending"  # it has not ended: nothing was changed
-    UNKNOWN = "unknown"  # this tenant has no such delivery
-
-
 def take_due_deliveries(session: Session) -> list[str]:
     """Due deliveries to publish, the longest waiting first, at most a few per endpoint; marks them as published.
 
@@ -129,20 +122,46 @@ def claim_delivery(session: Session, delivery_id: str) -> ClaimedDelivery | None
 
     None: it ended, is not due, another sender has it, its endpoint is gone or has all the senders it may have.
     """
-    # locking the endpoint makes its claims count one after the other
+    endpoint_id = session.scalar(select(WebhookDelivery.endpoint_id).where(WebhookDelivery.id == delivery_id))
+    endpoint = None if endpoint_id is None else _endpoint_with_room(session, endpoint_id)
+    return None if endpoint is None else _claim(session, delivery_id, endpoint)
+
+
+def claim_next(session: Session, endpoint_id: str) -> ClaimedDelivery | None:
+    """The delivery of this endpoint that is due the longest, on the terms of `claim_delivery`.
+
+    For a sender that has just delivered: many that are due, as after a replay, need not wait for a message each.
+    """
+    endpoint = _endpoint_with_room(session, endpoint_id)
+    if endpoint is None:
+        return None
+    delivery_id = session.scalar(
+        select(WebhookDelivery.id)
+        .where(WebhookDelivery.endpoint_id == endpoint_id, _is_due())
+        .order_by(WebhookDelivery.next_try_at)
+        .limit(1)
+    )
+    return None if delivery_id is None else _claim(session, delivery_id, endpoint)
+
+
+def _endpoint_with_room(session: Session, endpoint_id: str) -> WebhookEndpoint | None:
+    """Locked, which makes its claims count one after the other. None: it is gone, or has all it may have in flight."""
     endpoint = session.scalars(
         select(WebhookEndpoint)
-        .join(WebhookDelivery, WebhookDelivery.endpoint_id == WebhookEndpoint.id)
         .where(
-            WebhookDelivery.id == delivery_id,
+            WebhookEndpoint.id == endpoint_id,
             WebhookEndpoint.disabled_at.is_(None),
             WebhookEndpoint.deleted_at.is_(None),
         )
-        .with_for_update(key_share=True, of=WebhookEndpoint),
+        .with_for_update(key_share=True),
         execution_options={"populate_existing": True},
     ).one_or_none()
     if endpoint is None or _in_flight(session, endpoint.id) >= MAX_IN_FLIGHT_PER_ENDPOINT:
         return None
+    return endpoint
+
+
+def _claim(session: Session, delivery_id: str, endpoint: WebhookEndpoint) -> ClaimedDelivery | None:
     row = session.execute(
         _quietly(
             update(WebhookDelivery)
@@ -240,29 +259,6 @@ def bury_undeliverable(session: Session) -> int:
         ).returning(WebhookDelivery.id)
     ).all()
     return len(buried)
-
-
-def replay(session: Session, delivery_id: str, *, tenant_id: str) -> ReplayAnswer:
-    """delivered | dead -> pending: the same event with the same id, signed anew."""
-    owned = and_(WebhookDelivery.id == delivery_id, WebhookDelivery.tenant_id == tenant_id)
-    replayed = session.scalar(
-        _quietly(
-            update(WebhookDelivery)
-            .where(owned, WebhookDelivery.status != DeliveryStatus.PENDING)
-            .values(
-                status=DeliveryStatus.PENDING,
-                schedule_step=0,
-                next_try_at=func.now(),
-                dispatched_at=None,
-                locked_until=None,
-                ended_at=None,
-            )
-        ).returning(WebhookDelivery.id)
-    )
-    if replayed is not None:
-        return ReplayAnswer.ACCEPTED
-    known = session.scalar(select(WebhookDelivery.id).where(owned))
-    return ReplayAnswer.UNKNOWN if known is None else ReplayAnswer.PENDING
 
 
 def _status_after(claimed: ClaimedDelivery, result: TryResult) -> DeliveryStatus:

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> None:
-    """Runs until SIGTERM or SIGINT; then it finishes the tries under way, 15 seconds if the record is there."""
+    """Runs until SIGTERM or SIGINT; then it finishes the tries under way, 20 seconds if the record is there."""
     settings = CommonSettings()
     configure_logging()
     engine = create_database_engine(

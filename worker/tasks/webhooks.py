@@ -19,8 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from models.database import Database
-from models.deliveries import ClaimedDelivery, TryResult, claim_delivery, record_try
+from models.deliveries import ClaimedDelivery, TryResult, claim_delivery, claim_next, record_try
 from models.queues import TaskName
+from models.webhook import DeliveryStatus
 from worker.failpoints import Failpoint, failpoint
 from worker.outbound import Client, OutboundError, Response, UnsafeUrl
 from worker.webhook_signature import signed_headers
@@ -30,6 +31,7 @@ MOST_SECONDS = 10**9  # more than a timedelta need hold; the schedule has its ow
 CLAIM_PATIENCE_S = 10.0  # afterwards the scheduler's next message, within a minute, is the quicker way
 RECORD_PATIENCE_S = 40.0  # with the try itself less than the minute for which this sender has the delivery
 PAUSE_S = 0.5
+IN_A_ROW_S = 5.0  # then the thread is for others
 
 _Answer = TypeVar("_Answer")
 
@@ -59,21 +61,36 @@ def register(app: Celery, desk: DeliveryDesk) -> None:
 
 
 def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
-    """One try, if the delivery is due and nobody else has it."""
+    """One try, if the delivery is due and nobody else has it; then, while it goes well, the endpoint's next ones."""
+    started = time.monotonic()
+    claimed = _claim(desk, lambda session: claim_delivery(session, delivery_id), of=delivery_id)
+    while claimed is not None:
+        endpoint_id = claimed.endpoint_id
+        status = _try(desk, claimed)
+        if status is not DeliveryStatus.DELIVERED or time.monotonic() - started > IN_A_ROW_S:
+            return
+        claimed = _claim(desk, lambda session: claim_next(session, endpoint_id), of=endpoint_id)  # noqa: B023 - at once
+
+
+def _claim(
+    desk: DeliveryDesk, claim: Callable[[Session], ClaimedDelivery | None], *, of: str
+) -> ClaimedDelivery | None:
     try:
-        claimed = _patiently(desk, lambda session: claim_delivery(session, delivery_id), patience_s=CLAIM_PATIENCE_S)
+        return _patiently(desk, claim, patience_s=CLAIM_PATIENCE_S)
     except RecordAway as away:
-        log.warning("not claimed; it is published again", delivery=delivery_id, error=str(away))
-        return
-    if claimed is None:
-        return
+        log.warning("not claimed; it is published again", of=of, error=str(away))
+        return None
+
+
+def _try(desk: DeliveryDesk, claimed: ClaimedDelivery) -> DeliveryStatus | None:
+    """The status afterwards; None: not this sender's to say, or not known."""
     result = send(desk.client, claimed)
     failpoint(Failpoint.SENT, claimed.id)
     try:
         status = _patiently(desk, lambda session: record_try(session, claimed, result), patience_s=RECORD_PATIENCE_S)
     except RecordAway as away:
         log.error("sent but not recorded; it is sent again", delivery=claimed.id, error=str(away))
-        return
+        return None
     log.info(
         "webhook tried",
         delivery=claimed.id,
@@ -84,6 +101,7 @@ def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
         duration_ms=round(result.duration_ms),
         status=status or "taken over by another sender",
     )
+    return status
 
 
 def _patiently(desk: DeliveryDesk, step: Callable[[Session], _Answer], *, patience_s: float) -> _Answer:

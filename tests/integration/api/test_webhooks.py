@@ -9,12 +9,13 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
+from api import deliveries
 from models.database import Database
 from models.deliveries import TryResult, claim_delivery, record_try, take_due_deliveries
 from models.job import Job
 from models.tenant import Tenant
 from models.transitions import request_cancel
-from models.webhook import WebhookDelivery, WebhookEndpoint
+from models.webhook import WebhookDelivery, WebhookEndpoint, WebhookEvent
 from tests.integration.api.running import api_settings, problem, running_api, wrong_fields
 
 URL = "https://example.com/webhooks"
@@ -191,6 +192,88 @@ def test_an_ended_delivery_is_sent_again_under_the_same_id(
     assert [one["number"] for one in client.get(path).json()["history"]] == [1, 2]
 
 
+def test_the_events_of_a_range_of_time_are_sent_again_and_no_others(
+    client: httpx.Client, stranger: httpx.Client, database: Database, tenant: Tenant,
+    make_job: Callable[..., Job], make_endpoint: Callable[..., WebhookEndpoint],
+) -> None:  # fmt: skip
+    endpoint, other = make_endpoint(), make_endpoint()
+    names = ("before", "first", "delivered", "pending", "second", "at the end")
+    ids = dict(zip(names, (_delivery(database, tenant, make_job, endpoint) for _ in names), strict=True))
+    elsewhere = _delivery(database, tenant, make_job, other)
+    for hour, name in enumerate(names):
+        status = name if name in ("delivered", "pending") else "dead"
+        _set(database, ids[name], hour=hour, status=status)
+    _set(database, elsewhere, hour=2, status="dead")
+    wanted = {"since": "2026-03-01T01:00:00Z", "until": "2026-03-01T06:00:00+01:00"}
+    path = f"/v1/webhook-endpoints/{endpoint.id}/replay"
+
+    assert problem(stranger.post(path, json=wanted)) == (404, "not_found")
+    answer = client.post(path, json=wanted)
+
+    assert (answer.status_code, answer.json()["replayed"], answer.json()["next"]) == (202, 2, None)
+    assert _pending(database) == {ids["first"], ids["second"], ids["pending"]}
+    both = client.post(path, json={**wanted, "statuses": ["dead", "delivered"]}).json()
+    assert (both["replayed"], _pending(database)) == (1, {ids[name] for name in names[1:5]})
+    assert client.post(path, json={"since": "2026-03-01T05:00:00Z"}).json()["replayed"] == 1
+    assert client.post(path, json={"since": "2026-03-01T00:00:00Z"}).json()["replayed"] == 1
+    assert elsewhere not in _pending(database)
+
+
+def test_a_large_range_is_sent_again_piece_by_piece_and_each_event_once(
+    client: httpx.Client, database: Database, tenant: Tenant, make_job: Callable[..., Job],
+    make_endpoint: Callable[..., WebhookEndpoint], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(deliveries, "MOST_AT_ONCE", 2)
+    endpoint = make_endpoint()
+    ids = [_delivery(database, tenant, make_job, endpoint) for _ in range(5)]
+    wanted: dict[str, object] = {"since": "2026-03-01T00:00:00Z", "statuses": ["delivered"]}
+    for delivery_id in ids:
+        _set(database, delivery_id, hour=1, status="delivered")
+    path, counts = f"/v1/webhook-endpoints/{endpoint.id}/replay", []
+    for _ in range(3):
+        answer = client.post(path, json=wanted).json()
+        counts.append(answer["replayed"])
+        with database.transaction() as session:  # they arrive before the next piece is asked for
+            session.execute(text("UPDATE webhook_deliveries SET status = 'delivered' WHERE status = 'pending'"))
+        wanted["after"] = answer["next"]
+    assert (counts, answer["next"]) == ([2, 2, 1], None)
+
+
+def test_a_replay_of_a_range_that_is_repeated_under_its_key_is_one_replay(
+    client: httpx.Client, database: Database, tenant: Tenant, make_job: Callable[..., Job],
+    make_endpoint: Callable[..., WebhookEndpoint],
+) -> None:  # fmt: skip
+    endpoint = make_endpoint()
+    delivery_id = _delivery(database, tenant, make_job, endpoint)
+    _set(database, delivery_id, hour=1, status="dead")
+    path, key = f"/v1/webhook-endpoints/{endpoint.id}/replay", {"Idempotency-Key": "again-1"}
+    first = client.post(path, json={"since": "2026-03-01T00:00:00Z"}, headers=key)
+    _set(database, delivery_id, hour=1, status="dead")
+    second = client.post(path, json={"since": "2026-03-01T00:00:00Z"}, headers=key)
+    assert first.json() == second.json()
+    assert _pending(database) == set()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"since": "yesterday"}, {"since": "2026-03-01T00:00:00"}, {"since": "2026-03-01T00:00:00Z", "statuses": []},
+     {"since": "2026-03-01T00:00:00Z", "statuses": ["pending"]}, {"since": "2026-03-01T00:00:00Z", "after": "x"}],
+)  # fmt: skip
+def test_a_range_that_is_none_is_refused(
+    client: httpx.Client, make_endpoint: Callable[..., WebhookEndpoint], body: dict[str, object]
+) -> None:
+    answer = client.post(f"/v1/webhook-endpoints/{make_endpoint().id}/replay", json=body)
+    assert problem(answer) == (422, "invalid_request")
+
+
+def test_nothing_of_a_range_is_sent_again_to_a_disabled_endpoint(
+    client: httpx.Client, make_endpoint: Callable[..., WebhookEndpoint]
+) -> None:
+    endpoint = make_endpoint(disabled_at=dt.datetime.now(dt.UTC), disabled_reason="gone")
+    answer = client.post(f"/v1/webhook-endpoints/{endpoint.id}/replay", json={"since": "2026-03-01T00:00:00Z"})
+    assert problem(answer) == (409, "endpoint_disabled")
+
+
 def test_nothing_is_sent_again_to_a_disabled_endpoint(
     client: httpx.Client, database: Database, delivery: WebhookDelivery
 ) -> None:
@@ -236,3 +319,26 @@ def _try(
         claimed = claim_delivery(session, delivery.id)
         assert claimed is not None
         record_try(session, claimed, TryResult(duration_ms=5.0, response_status=response_status, error=error))
+
+
+def _delivery(database: Database, tenant: Tenant, make_job: Callable[..., Job], endpoint: WebhookEndpoint) -> str:
+    """The news of one more canceled job for this endpoint."""
+    job = make_job(webhook_endpoint_id=endpoint.id)
+    with database.transaction() as session:
+        request_cancel(session, job.id, tenant_id=tenant.id)
+        event = select(WebhookEvent.id).where(WebhookEvent.job_id == job.id)
+        return session.scalars(select(WebhookDelivery.id).where(WebhookDelivery.event_id.in_(event))).one()
+
+
+def _set(database: Database, delivery_id: str, *, hour: int, status: str) -> None:
+    """As if it had been created at this hour of a day in March, and stood like this."""
+    with database.transaction() as session:
+        session.execute(
+            text("UPDATE webhook_deliveries SET created_at = :at, status = :status WHERE id = :id"),
+            {"at": dt.datetime(2026, 3, 1, hour, tzinfo=dt.UTC), "status": status, "id": delivery_id},
+        )
+
+
+def _pending(database: Database) -> set[str]:
+    with database.transaction() as session:
+        return set(session.scalars(select(WebhookDelivery.id).where(WebhookDelivery.status == "pending")))

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import func, select, text
 
-from models import deliveries
+from models import deliveries, replays
 from models.database import Database
-from models.deliveries import MAX_IN_FLIGHT_PER_ENDPOINT, SCHEDULE, ClaimedDelivery, ReplayAnswer, TryResult
+from models.deliveries import MAX_IN_FLIGHT_PER_ENDPOINT, SCHEDULE, ClaimedDelivery, TryResult
 from models.job import Job
 from models.prune import prune
+from models.replays import ReplayAnswer
 from models.tenant import Tenant
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookTry
 from tests import factories
@@ -54,7 +55,7 @@ class Deliveries:
 
     def replay(self, delivery_id: str, tenant_id: str) -> ReplayAnswer:
         with self.database.transaction() as session:
-            return deliveries.replay(session, delivery_id, tenant_id=tenant_id)
+            return replays.replay(session, delivery_id, tenant_id=tenant_id)
 
     def row(self, delivery_id: str) -> WebhookDelivery:
         with self.database.transaction() as session:

@@ -13,8 +13,8 @@ from sqlalchemy import select, text
 from standardwebhooks import Webhook
 
 from models.database import Database
-from models.deliveries import ReplayAnswer, replay
 from models.job import Job
+from models.replays import ReplayAnswer, replay
 from models.tenant import Tenant
 from models.transitions import request_cancel
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookTry
