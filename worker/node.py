@@ -21,11 +21,12 @@ from pathlib import Path
 
 from models.worker_node import NodeState
 from worker.consumer_process import CONSUMER_MODULE, ConsumerProcess
+from worker.group.failures import RestartBudget
 from worker.group.group import Group
 from worker.group.rank_process import RANK_MODULE
 from worker.group.server import GroupServer
 from worker.group.stations import Stations
-from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
+from worker.group.warm_group import GroupState, WarmGroup
 from worker.health import HealthServer, PortTaken
 from worker.node_metrics import NodeMetrics
 from worker.node_report import NodeReport

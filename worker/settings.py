@@ -66,7 +66,9 @@ class WorkerSettings(CommonSettings):
     )
 
     group_failures_allowed: int = Field(
-        default=5, ge=0, description="within ten minutes; one more, and the node ends as unhealthy"
+        default=5,
+        ge=0,
+        description="within ten minutes, those under one video twice at most; one more, and the node ends as unhealthy",
     )
 
     @model_validator(mode="after")

@@ -38,6 +38,11 @@ class RenderRequest:
     audio_mode: AudioMode = AudioMode.WINDOWED
     sink_rotation: SinkRotation = SinkRotation.EXACT
 
+    @property
+    def subject(self) -> str:
+        """What all tries at one video have in common: the name up to its last dot."""
+        return self.name.rpartition(".")[0] or self.name
+
 
 @dataclass(frozen=True)
 class RenderResult:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.group.errors import GroupFailed, GroupRefused, GroupUnavailable
+from worker.group.failures import Failures, RestartBudget
 from worker.group.group import DrawnVideo, Group
 from worker.group.messages import DeviceReport
 from worker.group.request import OnProgress, RenderRequest, RenderResult, ShouldCancel
@@ -35,16 +35,6 @@ class GroupState(StrEnum):
 
 
 @dataclass(frozen=True)
-class RestartBudget:
-    """So many failures within so long are put up with."""
-
-    failures: int = 5
-    within_s: float = 600.0
-    pause_s: float = 1.0
-    """Between a failure and the next launch."""
-
-
-@dataclass(frozen=True)
 class GroupStatus:
     state: GroupState
     pids: tuple[int, ...] = ()
@@ -60,7 +50,9 @@ class WarmGroup:
     def __init__(self, new_group: Callable[[], Group], *, budget: RestartBudget | None = None) -> None:
         self._new_group = new_group
         self._budget = budget or RestartBudget()
-        self._failures: deque[float] = deque()
+        self._failures = Failures(self._budget)
+        self._drawing: str | None = None
+        """The video in work; after a failure, the one that it happened under."""
         self._changed = threading.Condition()
         self._group: Group | None = None
         self._state = GroupState.STARTING
@@ -100,11 +92,16 @@ class WarmGroup:
         self, request: RenderRequest, *, wanted_since: float, on_progress: OnProgress, should_cancel: ShouldCancel
     ) -> DrawnVideo:
         """As `Group.draw`, in the group that is warm now. Raises `GroupUnavailable` when none is, or it is taken."""
-        group = self._take()
+        group = self._take(request)
         try:
-            return group.draw(request, wanted_since=wanted_since, on_progress=on_progress, should_cancel=should_cancel)
+            drawn = group.draw(request, wanted_since=wanted_since, on_progress=on_progress, should_cancel=should_cancel)
+            with self._changed:
+                self._failures.forgive()
+            return drawn
         finally:
             with self._changed:
+                if self._group is group and not group.is_down:
+                    self._drawing = None
                 if self._group is group and self._state is GroupState.BUSY:
                     self._enter(GroupState.STARTING if group.is_down else GroupState.READY)
 
@@ -149,12 +146,13 @@ class WarmGroup:
             now = DiTSeconds() if self._group is None else self._group.dit_seconds
             return self._dit_of_earlier_lives + now
 
-    def _take(self) -> Group:
+    def _take(self, request: RenderRequest) -> Group:
         with self._changed:
             group = self._warm()
             if self._state is GroupState.BUSY:
                 raise GroupUnavailable("the group is busy")
             self._enter(GroupState.BUSY)
+            self._drawing = request.subject
             return group
 
     def _warm(self) -> Group:
@@ -199,6 +197,8 @@ class WarmGroup:
         except GroupFailed as failure:
             with self._changed:
                 self._reason = failure.message
+                self._failures.add(video=self._drawing)
+                self._drawing = None
                 self._enter(GroupState.STARTING)
         finally:
             seconds = group.dit_seconds
@@ -208,15 +208,12 @@ class WarmGroup:
             group.close()
 
     def _spend_budget(self) -> None:
-        now = time.monotonic()
-        self._failures.append(now)
-        while self._failures[0] < now - self._budget.within_s:
-            self._failures.popleft()
-        if len(self._failures) > self._budget.failures:
-            raise _BudgetSpent(
-                f"{len(self._failures)} failures within {self._budget.within_s:g} s; last: {self._reason}"
-            )
-        self._restarts += 1
+        with self._changed:
+            if self._failures.are_too_many:
+                raise _BudgetSpent(
+                    f"{self._failures.count} failures within {self._budget.within_s:g} s; last: {self._reason}"
+                )
+            self._restarts += 1
         log.warning("launching the group again after: %s", self._reason)
 
     def _end(self, state: GroupState, reason: str | None) -> None:

@@ -20,11 +20,12 @@ from worker.group.errors import (
     RenderInterrupted,
     RenderRefused,
 )
+from worker.group.failures import RestartBudget
 from worker.group.link import GroupLink, Session
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest, RenderResult
 from worker.group.server import GroupServer
 from worker.group.stations import Station, Stations
-from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
+from worker.group.warm_group import GroupState, WarmGroup
 
 RequestOf = Callable[[str], RenderRequest]
 

@@ -10,8 +10,9 @@ import pytest
 
 from tests.unit.group.conftest import ignore, members_of, never, stand_in_group, wait_for
 from worker.group.errors import GroupFailed, GroupUnavailable
+from worker.group.failures import RestartBudget
 from worker.group.request import RenderRequest
-from worker.group.warm_group import GroupState, RestartBudget, WarmGroup
+from worker.group.warm_group import GroupState, WarmGroup
 
 RequestOf = Callable[[str], RenderRequest]
 
