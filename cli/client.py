@@ -1,4 +1,4 @@
-"""The HTTP API as Python calls it: uploads, jobs, their events and their outputs.
+"""The HTTP API as Python calls it: uploads, jobs, their events and outputs, webhooks.
 
 Knows routes and shapes; shows nothing. Every wait has a deadline, and every refusal becomes a sentence.
 """
@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from api.schemas import JobCreate, JobOut, JobPage
+from api.webhook_shapes import DeliveryPage, DeliveryWithTries, EndpointPage, RangeReplayed, RangeToReplay
 from cli.connection import ServiceConnection
 from cli.errors import CommandError, ExitCode
 from models.job import TERMINAL_STATUSES
@@ -137,6 +138,28 @@ class Service:
 
     def create_webhook_endpoint(self, url: str) -> EndpointTicket:
         return self._ask("POST", "/v1/webhook-endpoints", EndpointTicket, json={"url": url})
+
+    def webhook_endpoints(self) -> EndpointPage:
+        return self._ask("GET", "/v1/webhook-endpoints", EndpointPage, params={"limit": 100})
+
+    def deliveries(self, endpoint_id: str, filters: Sequence[tuple[str, str]]) -> DeliveryPage:
+        return self._ask("GET", f"/v1/webhook-endpoints/{endpoint_id}/deliveries", DeliveryPage, params=list(filters))
+
+    def replay(self, endpoint_id: str, delivery_id: str) -> DeliveryWithTries:
+        path = f"/v1/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/replay"
+        return self._ask("POST", path, DeliveryWithTries)
+
+    def replay_range(self, endpoint_id: str, wanted: RangeToReplay) -> Iterator[RangeReplayed]:
+        """An answer for each piece of the range. A piece is one replay, however often its request is repeated."""
+        while True:
+            body = wanted.model_dump(mode="json", exclude_none=True)
+            headers = {"Idempotency-Key": str(uuid.uuid4())}
+            path = f"/v1/webhook-endpoints/{endpoint_id}/replay"
+            replayed = self._ask("POST", path, RangeReplayed, json=body, headers=headers)
+            yield replayed
+            if replayed.next is None:
+                return
+            wanted = wanted.model_copy(update={"after": replayed.next})
 
     def follow(self, job_id: str) -> Iterator[JobOut]:
         """The job at each change until it has ended. A stream that breaks off is taken up again."""

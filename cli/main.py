@@ -10,6 +10,7 @@ import typer
 
 from cli.bench import bench
 from cli.client_commands import cancel, jobs, submit, watch
+from cli.deliveries import deliveries
 from cli.doctor import doctor
 from cli.errors import CommandError, ExitCode
 from cli.keys import keys
@@ -57,6 +58,7 @@ def command_line() -> typer.Typer:
     app.add_typer(weights(), name="weights", rich_help_panel=RENDERING)
     for client_command in (submit, jobs, watch, cancel):
         app.command(rich_help_panel=CLIENT)(client_command)
+    app.add_typer(deliveries(), name="deliveries", rich_help_panel=CLIENT)
     app.add_typer(keys(), name="keys", rich_help_panel=CLIENT)
     for service_command in (api, worker, scheduler, webhooks, migrate, create_bucket):
         app.command(rich_help_panel=SERVICES)(service_command)

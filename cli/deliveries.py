@@ -1,0 +1,114 @@
+"""`realvideo deliveries`: what was sent to the webhook endpoints of a running service, and sending it again.
+
+Knows options and output; the HTTP is in `client.py`.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.client_commands import JSON
+from cli.errors import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from api.webhook_shapes import RangeToReplay
+    from cli.client import Service
+
+ENDPOINT_ID = Annotated[str, typer.Argument(help="An endpoint, which `realvideo deliveries endpoints` lists: we_…")]
+
+
+def deliveries() -> typer.Typer:
+    group = typer.Typer(help="Webhooks: what was delivered, and delivering it again.", no_args_is_help=True)
+    group.command()(endpoints)
+    group.command("list")(list_deliveries)
+    group.command()(replay)
+    return group
+
+
+def endpoints(as_json: JSON = False) -> None:
+    """List the webhook endpoints."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    with _service() as service:
+        page = service.webhook_endpoints()
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    table = Table(Column("id", no_wrap=True), "state", "url", "events", box=None)
+    for one in page.data:
+        state = "enabled" if one.enabled else f"disabled: {one.disabled_reason}"
+        table.add_row(one.id, state, one.url, ", ".join(one.events) or "all")
+    Console().print(table)
+
+
+def list_deliveries(
+    endpoint: ENDPOINT_ID,
+    status: Annotated[str | None, typer.Option(help="pending, delivered or dead.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    after: Annotated[str | None, typer.Option(help="Go on behind this id, which the page before told.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """List what was or will be sent to an endpoint, newest first."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    given = (("limit", str(limit)), ("status", status), ("after", after))
+    with _service() as service:
+        page = service.deliveries(endpoint, [(name, value) for name, value in given if value is not None])
+    if as_json:
+        typer.echo(page.model_dump_json(indent=2))
+        return
+    table = Table(
+        Column("id", no_wrap=True), "status", "tries", "event", Column("job", no_wrap=True), "created", box=None
+    )
+    for one in page.data:
+        created = f"{one.created_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(one.id, one.status, str(one.tries), one.event_type, one.job_id, created)
+    Console().print(table)
+    if page.has_more:
+        typer.echo(f"more: realvideo deliveries list {endpoint} --after {page.next}")
+
+
+def replay(
+    endpoint: ENDPOINT_ID,
+    delivery: Annotated[str | None, typer.Option(help="This one: dlv_…")] = None,
+    since: Annotated[str | None, typer.Option(help="All events from this moment on: 2026-03-01T06:00:00Z")] = None,
+    until: Annotated[str | None, typer.Option(help="And before this one. Default: until now.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="With --since: dead, delivered; may be repeated. Default: dead.")
+    ] = None,
+) -> None:
+    """Send events once more, under their ids: one delivery, or those of a range of time."""
+    if (delivery is None) == (since is None) or (delivery is not None and (until or status)):
+        raise CommandError("give either --delivery, or --since with --until and --status.", exit_code=ExitCode.USAGE)
+    with _service() as service:
+        if delivery is not None:
+            service.replay(endpoint, delivery)
+            typer.echo("1 delivery will be sent again")
+            return
+        count = 0
+        for piece in service.replay_range(endpoint, _range(since, until, status)):
+            count += piece.replayed
+            typer.echo(f"{count} deliveries will be sent again")
+
+
+def _range(since: str | None, until: str | None, statuses: list[str] | None) -> "RangeToReplay":
+    from pydantic import ValidationError
+
+    from api.webhook_shapes import RangeToReplay
+
+    given = {"since": since, "until": until, "statuses": statuses}
+    try:
+        return RangeToReplay.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = {"statuses": "status"}.get(str(first["loc"][0]), str(first["loc"][0]))
+        raise CommandError(f"--{option}: {first['msg']}.", exit_code=ExitCode.USAGE) from error
+
+
+def _service() -> "Service":
+    from cli.client import Service
+    from cli.connection import find_connection
+
+    return Service(find_connection())
