@@ -53,6 +53,10 @@ class WorkerSettings(CommonSettings):
         default_factory=lambda: Path(tempfile.gettempdir()) / "realvideo-work",
         description="where the files of running attempts lie; each node has a directory of its own in it",
     )
+    compiled: Path | None = Field(
+        default=None,
+        description="directory that keeps compiled kernels for the next start; default: Triton's own, ~/.triton",
+    )
 
     health_host: str = "127.0.0.1"
     health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, which is logged")
@@ -88,6 +92,7 @@ class WorkerSettings(CommonSettings):
             device=self.device,
             precision=self.precision,
             memory=self.memory,
+            compiled=self.compiled,
             threads_per_rank=self.threads_per_rank or max(1, (os.cpu_count() or 1) // ranks),
             start_deadline_s=self.start_deadline_s,
             progress_deadline_s=self.progress_deadline_s,

@@ -17,6 +17,8 @@ class GroupSettings:
     precision: Precision | None = None
     """None: the one that suits `memory`."""
     memory: MemoryUse = MemoryUse.AMPLE
+    compiled: Path | None = None
+    """Where compiled kernels are kept for the next start; None: in Triton's own place, in the home directory."""
     gpus: tuple[int, ...] = ()
     """The GPU of each rank; empty: left to `device`."""
     threads_per_rank: int = 1

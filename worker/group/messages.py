@@ -33,6 +33,8 @@ class Launch:
     precision: Precision | None = None
     """None: the one that suits `memory` on the rank's device."""
     memory: MemoryUse = MemoryUse.AMPLE
+    compiled: Path | None = None
+    """As in `GroupSettings`."""
     gpu: int | None = None
     """The rank's GPU as PyTorch counts them; None: on CUDA, that of the rank's own number."""
 

@@ -60,7 +60,8 @@ class RankProcess:
 
 def _environment(launch: Launch) -> dict[str, str]:
     threads = str(launch.threads)
-    return {
+    compiled = {} if launch.compiled is None else {"TRITON_CACHE_DIR": str(launch.compiled)}
+    return compiled | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         # threads that spin while they wait for one that was put aside: ten times slower where anything else computes

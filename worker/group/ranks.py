@@ -146,6 +146,7 @@ class Ranks:
                 collective_timeout_s=settings.collective_timeout_s,
                 precision=settings.precision,
                 memory=settings.memory,
+                compiled=settings.compiled,
                 gpu=settings.gpus[rank] if settings.gpus else None,
             )
             self._ranks.append(RankProcess.start(launch, module=self._module))
