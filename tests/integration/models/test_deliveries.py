@@ -135,6 +135,29 @@ def test_many_senders_claim_each_delivery_once_and_never_more_than_an_endpoint_m
     assert len(won) == len(set(won)) == MAX_IN_FLIGHT_PER_ENDPOINT
 
 
+def test_the_next_of_an_endpoint_is_the_one_due_longest_on_the_same_terms(
+    database: Database, steps: Steps, records: Deliveries, make_endpoint: MakeEndpoint, make_delivery: MakeDelivery
+) -> None:
+    endpoint = make_endpoint()
+
+    def claim_next() -> str | None:
+        with database.transaction() as session:
+            claimed = deliveries.claim_next(session, endpoint.id)
+            return None if claimed is None else claimed.id
+
+    ids = [make_delivery() for _ in range(6)]
+    steps.sql("UPDATE webhook_deliveries SET next_try_at = now() - interval '1 min' WHERE id = :id", id=ids[3])
+    steps.sql("UPDATE webhook_deliveries SET next_try_at = now() + interval '1 min' WHERE id = :id", id=ids[0])
+    assert claim_next() == ids[3]
+    with ThreadPoolExecutor(5) as pool:
+        others = [taken for taken in pool.map(lambda _: claim_next(), range(5)) if taken is not None]
+    assert len(set(others)) == len(others) == MAX_IN_FLIGHT_PER_ENDPOINT - 1
+    assert ids[0] not in others
+    steps.sql("UPDATE webhook_deliveries SET status = 'dead', locked_until = NULL WHERE locked_until IS NOT NULL")
+    steps.sql("UPDATE webhook_endpoints SET disabled_at = now()")
+    assert claim_next() is None
+
+
 def test_a_delivered_event_is_not_sent_again(
     records: Deliveries, make_endpoint: MakeEndpoint, make_delivery: MakeDelivery
 ) -> None:

@@ -22,11 +22,14 @@ from infra.local.postgres import EmbeddedPostgres
 from infra.local.valkey import EmbeddedValkey
 from models.database import Database, create_database_engine
 from models.job import Job, JobStatus
+from models.object_keys import OutputName, output_key
 from tests import factories
 from tests.integration.models.steps import Steps
+from worker import collecting
 from worker import scheduler as module
 from worker.reconciler import Reconciler
 from worker.scheduler import Scheduler, SchedulerSettings
+from worker.storage import LocalStorage, StorageError, UnfinishedUpload
 
 MakeJob = Callable[..., Job]
 
@@ -180,6 +183,62 @@ def test_while_the_broker_is_away_jobs_are_rescued_and_afterwards_published_at_o
         own_valkey.start()
         wait_until(lambda: set(messages(own_valkey.url, "render.tiny.normal")) == {job_id, lost})
         wait_until(lambda: said(lines, "the broker is back") == 1)
+
+
+def test_the_leader_deletes_leftovers_from_the_storage(
+    database_url: str, broker_url: str, tmp_path: Path, make_job: MakeJob, steps: Steps
+) -> None:
+    job = make_job()
+    steps.claim(job.id)
+    steps.hand_back(job.id, 1)
+    steps.sql("UPDATE attempts SET ended_at = now() - interval '1 h'")
+    lost = tmp_path / output_key(OutputName.VIDEO, tenant_id=job.tenant_id, job_id=job.id, attempt=1)
+    lost.parent.mkdir(parents=True)
+    lost.write_bytes(b"half a video")
+    with running(settings_of(database_url, broker_url, tmp_path)):
+        wait_until(lambda: not lost.exists())
+
+
+def test_a_storage_that_hangs_holds_up_nothing(
+    database_url: str, broker_url: str, tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_asked, released = threading.Event(), threading.Event()
+
+    def hang(_storage: LocalStorage) -> list[UnfinishedUpload]:
+        is_asked.set()
+        released.wait(60)
+        return []
+
+    monkeypatch.setattr(LocalStorage, "unfinished_uploads", hang)
+    with running(settings_of(database_url, broker_url, tmp_path)):
+        assert is_asked.wait(20)
+        job_id = make_job().id
+        started = time.monotonic()
+        wait_until(lambda: messages(broker_url, "render.tiny.normal") == [job_id])
+        assert time.monotonic() - started < 5
+        stopped = time.monotonic()
+    assert time.monotonic() - stopped < 5
+    released.set()
+
+
+def test_a_sweep_that_fails_is_begun_again_and_told_once(
+    database_url: str, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "SWEEP_EVERY_S", 0.05)
+    fails: list[Exception] = [ValueError("a mistake of ours"), *(StorageError("away") for _ in range(3))]
+    sweeps = []
+
+    def unfinished(_storage: LocalStorage) -> list[UnfinishedUpload]:
+        if fails:
+            raise fails.pop()
+        sweeps.append(1)
+        return []
+
+    monkeypatch.setattr(LocalStorage, "unfinished_uploads", unfinished)
+    with capture_logs() as lines, running(settings_of(database_url, broker_url, tmp_path)):
+        wait_until(lambda: len(sweeps) > 1)
+    told = [said(lines, words) for words in ("the storage is away", "a sweep failed", "the storage is back")]
+    assert told == [1, 1, 1]
 
 
 def test_a_broker_that_is_frozen_holds_up_nothing_for_long(

@@ -260,6 +260,48 @@ def test_a_replay_sends_the_same_event_once_more(
     assert [tried.number for tried in _tries(database, delivery_id)] == [1, 2]
 
 
+def test_a_sender_goes_on_with_what_is_due_while_it_goes_well(
+    database: Database, desk: DeliveryDesk, receiver: Site, make_job: MakeJob, make_endpoint: MakeEndpoint
+) -> None:
+    works = reply(200)
+    receiver.serve("/hook", in_turn(*[works] * 6, reply(500), works))
+    endpoint = make_endpoint(url=receiver.url("/hook"))
+    for _ in range(9):
+        job = make_job()
+        with database.transaction() as session:
+            request_cancel(session, job.id, tenant_id=job.tenant_id)
+    ids = _ids(database, endpoint)
+    deliver(desk, ids[0])
+    assert len(receiver.seen) == 7
+    assert len({headers["webhook-id"] for _, _, headers, _ in receiver.seen}) == 7
+    left = [row for one in ids if (row := _row(database, one)).status == DeliveryStatus.PENDING]
+    assert sorted(row.tries for row in left) == [0, 0, 1]  # after a failure the others wait for their message
+
+
+def test_a_sender_that_is_slow_leaves_the_rest_to_others(
+    database: Database,
+    desk: DeliveryDesk,
+    receiver: Site,
+    make_delivery: MakeDelivery,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "IN_A_ROW_S", 0.2)
+    works = reply(200)
+
+    def slowly(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        time.sleep(0.3)
+        works(handler, body)
+
+    receiver.serve("/hook", slowly)
+    delivery_id = make_delivery()
+    job = make_job(webhook_endpoint_id=_row(database, delivery_id).endpoint_id)
+    with database.transaction() as session:
+        request_cancel(session, job.id, tenant_id=job.tenant_id)
+    deliver(desk, delivery_id)
+    assert len(receiver.seen) == 1
+
+
 def test_a_receiver_that_never_answers_costs_the_timeout_and_no_more(
     database: Database,
     desk: DeliveryDesk,
@@ -318,4 +360,10 @@ def _row(database: Database, delivery_id: str) -> WebhookDelivery:
 def _tries(database: Database, delivery_id: str) -> list[WebhookTry]:
     with database.transaction() as session:
         rows = select(WebhookTry).where(WebhookTry.delivery_id == delivery_id).order_by(WebhookTry.number)
+        return list(session.scalars(rows))
+
+
+def _ids(database: Database, endpoint: WebhookEndpoint) -> list[str]:
+    with database.transaction() as session:
+        rows = select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == endpoint.id).order_by(WebhookDelivery.id)
         return list(session.scalars(rows))
