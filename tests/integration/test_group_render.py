@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from worker.pipeline.errors import PeerLost, RenderAborted, RenderStopped
 from worker.pipeline.exchange import EncoderLink, PacketShapes, connect_all_ranks
 from worker.pipeline.parallel import RankLayout, cut
 from worker.pipeline.pipeline import Pipeline, RenderedBlock, RenderInputs, RenderSettings
+from worker.pipeline.resumption import Resumption
 from worker.pipeline.sound import UnusableSound
 
 FRAMES = 107
@@ -56,6 +59,24 @@ def test_a_stop_ends_every_rank_at_the_same_block_and_frees_the_group(
 ) -> None:
     outcomes = ranks.run(render_until_stopped)
     assert outcomes == [("stopped", 4)] * len(outcomes)
+    assert np.abs(ranks.run(render_all)[0][1].astype(int) - alone).max() <= 1
+
+
+def test_a_render_that_goes_on_in_the_middle_makes_the_frames_of_one_that_never_stopped(ranks: RankProcesses) -> None:
+    whole, latents = ranks.run(render_with_latents, None)[0]
+    for first in (1, 2, 7, 11, 13):
+        going_on = Resumption(block=first, latents=torch.stack(latents[:first]))
+        rest, _ = ranks.run(render_with_latents, going_on)[0]
+        assert len(rest) == len(whole) - first
+        assert all(np.array_equal(made, wanted) for made, wanted in zip(rest, whole[first:], strict=True))
+
+
+def test_a_stop_while_blocks_are_replayed_ends_every_rank_and_frees_the_group(
+    ranks: RankProcesses, alone: NDArray[np.uint8]
+) -> None:
+    _, latents = ranks.run(render_with_latents, None)[0]
+    outcomes = ranks.run(stop_while_replaying, Resumption(block=9, latents=torch.stack(latents[:9])))
+    assert outcomes == [("stopped", 8)] * len(outcomes)
     assert np.abs(ranks.run(render_all)[0][1].astype(int) - alone).max() <= 1
 
 
@@ -97,6 +118,24 @@ def render_until_stopped(rank: int, size: int) -> tuple[str, int]:
     questions = iter([False] * 4 + [True] * 100)
     try:
         for _ in start(rank, size, should_stop=lambda: next(questions)):
+            pass
+    except RenderStopped as stopped:
+        return "stopped", stopped.block
+    return "finished", 0
+
+
+def render_with_latents(rank: int, size: int, resumption: Resumption | None) -> tuple[list[Any], list[Any]]:
+    """Frames and latents of each block."""
+    given = None if rank else replace(inputs(FRAMES), resumption=resumption)
+    made = list(pipeline_of(rank, size).render(SETTINGS, inputs=given, should_stop=lambda: False))
+    return [block.frames for block in made], [block.latents for block in made]
+
+
+def stop_while_replaying(rank: int, size: int, resumption: Resumption) -> tuple[str, int]:
+    questions = iter([False, True, True])
+    given = None if rank else replace(inputs(FRAMES), resumption=resumption)
+    try:
+        for _ in pipeline_of(rank, size).render(SETTINGS, inputs=given, should_stop=lambda: next(questions)):
             pass
     except RenderStopped as stopped:
         return "stopped", stopped.block

@@ -11,6 +11,7 @@ Shapes: N states of wav2vec2, A their width, R rows (one per pixel frame).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -33,21 +34,25 @@ def decoded_frames(config: DiTConfig, block: int) -> int:
     return config.frames_per_block - (LEAD_ROWS if block == 0 else 0)
 
 
-def audio_windows(rows: Iterable[Tensor], config: DiTConfig, *, lead: int = LEAD_ROWS) -> Iterator[Tensor]:
+def audio_windows(
+    rows: Iterable[Tensor], config: DiTConfig, *, lead: int = LEAD_ROWS, first_block: int = 0
+) -> Iterator[Tensor]:
     """The window [N, A, 13] of every block, for ever: the first row stands for all before, the last for all behind.
 
     `rows` yields pieces [N, A, any number of rows] in order; each is let go as soon as it is passed. `lead` is the
-    number of extra copies of the first row in front. Raises `InvalidRender` when there is no row at all.
+    number of extra copies of the first row in front. Windows before `first_block` are passed over. Raises
+    `InvalidRender` when there is no row at all.
     """
     pieces = iter(rows)
     length = rows_for(config.num_frame_per_block)
     held = _first_piece(pieces)
     held = torch.cat((held[..., :1].expand(-1, -1, ROWS_BEFORE + lead), held), dim=-1)
-    while True:
+    for block in count():
         while held.shape[-1] < length:
             piece = next(pieces, None)
             held = torch.cat((held, held[..., -1:] if piece is None else piece), dim=-1)
-        yield held[..., :length].contiguous()
+        if block >= first_block:
+            yield held[..., :length].contiguous()
         held = held[..., config.frames_per_block :]
 
 

@@ -113,7 +113,7 @@ class Denoiser:
     def replay(self, block: int, *, window: Tensor, latents: Tensor) -> None:
         """Bring the cache to where it was after `block`, from latents made earlier: one pass instead of a whole block.
 
-        To resume at block n, start the session and replay the blocks 0 .. n - 1 in order.
+        To resume at block n, start the session and replay the blocks of `reach.replayed_blocks` in order.
         """
         slots, turn = self._place(block, window)
         self._latents.copy_(latents)

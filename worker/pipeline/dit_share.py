@@ -125,7 +125,7 @@ class DiTShare:
 
 
 class Session:
-    """One render on the DiT. Blocks are made in order."""
+    """One render on the DiT. Blocks are replayed, if any, and then made in order."""
 
     def __init__(
         self,
@@ -150,6 +150,10 @@ class Session:
     def make(self, block: int, *, window: Tensor) -> Tensor:
         """This rank's strip of the block's latents, [c, f, h, w]. On a GPU it returns before they are there."""
         return self._denoiser.denoise(block, window=window, noise=self._noise, steps=self._steps)
+
+    def replay(self, block: int, *, window: Tensor, latents: Tensor) -> None:
+        """Bring the cache to where it was after a block made earlier, from its latents of the whole picture."""
+        self._denoiser.replay(block, window=window, latents=self._strip.of(latents))
 
     def flow(self, block: int, *, window: Tensor, latents: Tensor, step: DenoisingStep) -> Tensor:
         """One forward by itself, for comparisons: this rank's strip of the flow, from latents of the whole picture."""

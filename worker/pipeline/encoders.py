@@ -18,13 +18,15 @@ from torch import Tensor
 from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.checkpoint import WeightSource
 from worker.pipeline.compute import Compute
-from worker.pipeline.conditioning import audio_windows
+from worker.pipeline.conditioning import audio_windows, block_count
 from worker.pipeline.config import FRAMES_PER_LATENT, PipelineConfig
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.errors import InvalidRender
 from worker.pipeline.exchange import Beginning
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.prompt import USUAL_PROMPT
+from worker.pipeline.reach import latent_frames_seen, replayed_blocks
+from worker.pipeline.resumption import Resumption
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.pipeline.text_encoder import TextEmbedding, TextEncoder
 from worker.pipeline.vae import VideoAutoencoder
@@ -42,6 +44,8 @@ class Encoded:
 
     beginning: Beginning
     windows: Iterator[Tensor]
+    """From the first block on that is replayed or made."""
+    resumption: Resumption | None = None
 
 
 class Encoders:
@@ -86,17 +90,32 @@ class Encoders:
                 f"the picture is {inputs.image.dtype} {list(inputs.image.shape)}, "
                 f"must be uint8 [{settings.height}, {settings.width}, 3]"
             )
+        resumption = inputs.resumption
+        if resumption is not None:
+            resumption.check(self._config, settings, blocks=block_count(self._config.dit, settings.frames))
+        first = 0 if resumption is None else resumption.block
         prompt = self._prompt(settings.prompt)
         reference = self._vae.encode_image(inputs.image)
         rows = self._audio.rows(inputs.read_samples, total_samples=inputs.total_samples, mode=settings.audio_mode)
         return Encoded(
-            beginning=Beginning(reference=reference, prompt=prompt.rows, prompt_rows=prompt.length),
-            windows=audio_windows(rows, self._config.dit),
+            beginning=Beginning(reference=reference, prompt=prompt.rows, prompt_rows=prompt.length, first_block=first),
+            windows=audio_windows(
+                rows, self._config.dit, first_block=min(replayed_blocks(self._config.dit, first), default=first)
+            ),
+            resumption=resumption,
         )
 
-    def decoder(self, settings: RenderSettings) -> FrameDecoder:
-        """For one render: takes its latents block by block, and gives `settings.frames` frames in all."""
-        return FrameDecoder(self._vae.decode_stream(), frames=settings.frames)
+    def decoder(self, settings: RenderSettings, *, resumption: Resumption | None) -> FrameDecoder:
+        """For one render: takes its latents block by block, and gives `settings.frames` frames in all, or what is left
+        of them. Latents before a resumption are decoded again as far back as they matter, and their frames let go."""
+        stream = self._vae.decode_stream()
+        if resumption is None:
+            return FrameDecoder(stream, frames=settings.frames)
+        per_block = self._config.dit.num_frame_per_block
+        seen = -(-latent_frames_seen(self._config.vae) // per_block)
+        for latents in resumption.of(range(max(0, resumption.block - seen), resumption.block)):
+            stream.begin(latents).wait()
+        return FrameDecoder(stream, frames=settings.frames, latent_frames_before=resumption.block * per_block)
 
     def _prompt(self, prompt: str) -> TextEmbedding:
         if prompt not in self._prompts:
@@ -111,10 +130,11 @@ class Encoders:
 class FrameDecoder:
     """Latents of one block after the other to frames, until as many are out as were asked for."""
 
-    def __init__(self, stream: DecodeStream, *, frames: int) -> None:
+    def __init__(self, stream: DecodeStream, *, frames: int, latent_frames_before: int = 0) -> None:
+        """`stream` is behind that many latent frames, whose frames count as given."""
         self._stream = stream
         self._frames = frames
-        self._latent_frames = 0
+        self._latent_frames = latent_frames_before
 
     def begin(self, latents: Tensor) -> FramesOnTheWay:
         """Asks for the frames of latents [c, f, h, w]: uint8 [n, height, width, 3]; the last block may be cut short."""

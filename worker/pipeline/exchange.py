@@ -1,10 +1,13 @@
 """What rank 0 and the DiT ranks say to each other during one render.
 
-Knows three kinds of packets over a gloo group of all ranks, whatever carries the DiT's own all-to-alls:
+Knows four kinds of packets over a gloo group of all ranks, whatever carries the DiT's own all-to-alls:
 
-1. *beginning*, rank 0 to every DiT rank: the prompt and the reference latents, or that there will be no render;
+1. *beginning*, rank 0 to every DiT rank: the prompt, the reference latents and the first block to make, or that there
+   will be no render;
 2. *block*, rank 0 to every DiT rank, one for each block: the sound it hears, or the word to stop or to give up;
-3. *latents*, each DiT rank to rank 0, one for each block: its strip.
+3. *latents*, each DiT rank to rank 0, one for each block: its strip;
+4. *kept*, rank 0 to every DiT rank, when a render goes on in the middle: the latents of a block made before, of the
+   whole picture, behind its *block*. Of which blocks, both sides know by the first one to make.
 
 All packets of a kind have one shape, known to both sides beforehand. Rank 0 gives word for blocks 0 and 1 at once, and
 for block b + 2 when it has the latents of b; so the DiT never waits for rank 0 to decode, is never more than two blocks
@@ -44,20 +47,27 @@ class Word(IntEnum):
     """Rank 0 failed and raises its own error."""
 
 
+_HEAD = 3
+"""Numbers in front of a beginning: the word, the prompt's rows, the first block."""
+
+
 class _Tag(IntEnum):
     BEGINNING = 1
     BLOCK = 2
     LATENTS = 3
+    KEPT = 4
 
 
 @dataclass(frozen=True)
 class Beginning:
     """What the DiT needs before the first block: the reference latents [c, 1, h, w] of the whole picture, and the
-    prompt [text_len, text_dim] with the number of its rows that are not padding."""
+    prompt [text_len, text_dim] with the number of its rows that are not padding. Blocks before `first_block` were made
+    in an earlier render, and those that still matter are replayed."""
 
     reference: Tensor
     prompt: Tensor
     prompt_rows: int
+    first_block: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,11 @@ class PacketShapes:
     def latents(self, strip: Strip) -> tuple[int, ...]:
         """Of what a DiT rank sends for one block: [c, f, h, w] of its strip."""
         return (self.channels, self.frames, strip.height, strip.width)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Of the latents of a block that is replayed, of the whole picture."""
+        return (self.channels, self.frames, *self.reference[-2:])
 
 
 class _Sending:
@@ -123,23 +138,32 @@ class EncoderLink:
         self._dtype = dtype
         self._sending = _Sending(group)
         self._begun = False
-        self._told = 0  # blocks for which word was given
-        self._due = 0  # of these, the ones that will send latents
+        self._told = 0  # the next block that word is given for
+        self._due = 0  # blocks whose latents will be sent
         self._received = 0
 
-    def begin(self, beginning: Beginning) -> None:
-        """Word that there will be a render. Like all other calls, raises `PeerLost` when a rank is gone."""
+    def begin(self, beginning: Beginning, *, first_word: int) -> None:
+        """Word that there will be a render, and that the next word is about block `first_word`.
+
+        Like all other calls, raises `PeerLost` when a rank is gone.
+        """
         reference, prompt = (x.to("cpu", self._dtype).reshape(-1) for x in (beginning.reference, beginning.prompt))
-        head = torch.tensor([Word.GO, beginning.prompt_rows], dtype=self._dtype)
+        head = torch.tensor([Word.GO, beginning.prompt_rows, beginning.first_block], dtype=self._dtype)
         self._send_all(torch.cat((head, reference, prompt)), tag=_Tag.BEGINNING)
         self._begun = True
+        self._told = first_word
 
     def go(self, window: Tensor) -> None:
         """Word for the next block, with the sound it hears."""
-        word = torch.tensor([Word.GO], dtype=self._dtype)
-        self._send_all(torch.cat((word, window.to("cpu", self._dtype).reshape(-1))), tag=_Tag.BLOCK)
-        self._told += 1
+        self._say_go(window)
         self._due += 1
+
+    def replay(self, window: Tensor, latents: Tensor) -> None:
+        """Word to replay the next block, with the sound it hears and its latents [c, f, h, w] of the whole picture."""
+        self._say_go(window)
+        # a view of all that was kept must not change under the sending, and a GPU's rank sends what is on the host
+        kept = latents.to("cpu", self._dtype, copy=True).reshape(-1)
+        self._send_all(kept, tag=_Tag.KEPT)
 
     def latents(self) -> Tensor:
         """The latents [c, f, h, w] of the next block, of the whole picture, on the CPU."""
@@ -159,7 +183,7 @@ class EncoderLink:
         Raises `PeerLost`, over what the render ended with: the group is not usable any more.
         """
         if not self._begun:
-            head = torch.tensor([word, 0], dtype=self._dtype)
+            head = torch.tensor([word, 0, 0], dtype=self._dtype)
             body = sum(torch.Size(shape).numel() for shape in (self._shapes.reference, self._shapes.prompt))
             self._send_all(torch.cat((head, head.new_zeros(body))), tag=_Tag.BEGINNING)
         elif self._told < self._blocks:
@@ -173,6 +197,11 @@ class EncoderLink:
         while self._received < self._due:
             self.latents()
         self._sending.wait_until(0)
+
+    def _say_go(self, window: Tensor) -> None:
+        word = torch.tensor([Word.GO], dtype=self._dtype)
+        self._send_all(torch.cat((word, window.to("cpu", self._dtype).reshape(-1))), tag=_Tag.BLOCK)
+        self._told += 1
 
     def _send_all(self, packet: Tensor, *, tag: _Tag) -> None:
         self._sending.wait_until((AHEAD + 1) * len(self._ranks))
@@ -192,12 +221,13 @@ class DiTLink:
     def beginning(self) -> Beginning:
         """Raises `RenderAborted` or `RenderStopped` when there will be no render."""
         reference, prompt = (torch.Size(shape) for shape in (self._shapes.reference, self._shapes.prompt))
-        packet = self._receive(2 + reference.numel() + prompt.numel(), tag=_Tag.BEGINNING)
+        packet = self._receive(_HEAD + reference.numel() + prompt.numel(), tag=_Tag.BEGINNING)
         _heed(packet[0], block=0)
         return Beginning(
-            reference=packet[2 : 2 + reference.numel()].view(reference),
-            prompt=packet[2 + reference.numel() :].view(prompt),
+            reference=packet[_HEAD : _HEAD + reference.numel()].view(reference),
+            prompt=packet[_HEAD + reference.numel() :].view(prompt),
             prompt_rows=int(packet[1]),
+            first_block=int(packet[2]),
         )
 
     def window(self, block: int) -> Tensor:
@@ -210,6 +240,11 @@ class DiTLink:
             self.finish()
             raise
         return packet[1:].view(shape)
+
+    def kept_latents(self) -> Tensor:
+        """The latents [c, f, h, w] of a block that is replayed, of the whole picture. To be called after `window`."""
+        shape = torch.Size(self._shapes.kept)
+        return self._receive(shape.numel(), tag=_Tag.KEPT).view(shape)
 
     def send_latents(self, latents: Tensor) -> None:
         """This rank's strip of the block just made. Returns before it has arrived."""

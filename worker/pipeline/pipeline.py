@@ -4,6 +4,10 @@ Knows the order of encoding, denoising and decoding, and which of them this rank
 or jobs. Alone, a rank does one after the other; in a group rank 0 decodes block n while the DiT ranks make block n + 1.
 
 Memory does not grow with the length of the video: rows of sound, latents and frames of a block are let go after it.
+
+A render that was broken off goes on in the middle (`resumption.py`): the DiT replays the context pass of the blocks
+that its cache still depends on, the decoder decodes what its own depends on, and from there on all is as if it had
+never stopped. Rank 0 alone has the latents of the blocks before, and sends them with the sound.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from worker.pipeline.exchange import AHEAD, DiTLink, EncoderLink, PacketShapes, 
 from worker.pipeline.latents_on_the_way import LatentsOnTheWay
 from worker.pipeline.parallel import RankLayout, Strip, connect_dit_ranks, cut
 from worker.pipeline.rank_counts import check_heads
+from worker.pipeline.reach import replayed_blocks
 from worker.pipeline.settings import RenderInputs, RenderSettings
 
 if TYPE_CHECKING:
@@ -45,11 +50,12 @@ ShouldStop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class RenderedBlock:
-    """Frames of one block, uint8 [n, height, width, 3] RGB."""
+    """Frames of one block, uint8 [n, height, width, 3] RGB, and the latents [c, f, h, w] they are of, on the host."""
 
     index: int
     blocks_total: int
     frames: NDArray[np.uint8]
+    latents: torch.Tensor
 
 
 class Pipeline:
@@ -117,7 +123,7 @@ class Pipeline:
     def render(
         self, settings: RenderSettings, *, inputs: RenderInputs | Encoded | None, should_stop: ShouldStop
     ) -> Generator[RenderedBlock, None, None]:
-        """Make `settings.frames` frames. Every rank iterates; frames come out of rank 0 only.
+        """Make `settings.frames` frames, or the rest of them. Every rank iterates; frames come out of rank 0 only.
 
         `inputs` is given on rank 0, as they are or as `prepare` made them, and None elsewhere. `should_stop` is asked
         on rank 0 before it gives word for each block; in a group that is two blocks ahead, so the last two are finished
@@ -158,8 +164,14 @@ class Pipeline:
         encoded = self._encoded(self._encoders, settings, inputs)
         with self.clock.denoising():
             session = self._dit.begin(settings, encoded.beginning)
-        rendered = _Rendered(total, self._encoders.decoder(settings), behind=self._behind)
-        for block in range(total):
+        for block, kept in self._kept(encoded):
+            if should_stop():
+                raise RenderStopped(block=block)
+            window = next(encoded.windows)
+            with self.clock.denoising():
+                session.replay(block, window=window, latents=kept)
+        rendered = self._rendered(self._encoders, settings, encoded, behind=self._behind)
+        for block in range(encoded.beginning.first_block, total):
             if should_stop():
                 yield from rendered.rest()
                 raise RenderStopped(block=block)
@@ -183,11 +195,16 @@ class Pipeline:
         total = block_count(self.config.dit, settings.frames)
         try:
             encoded = self._encoded(self._encoders, settings, inputs)
-            rendered = _Rendered(total, self._encoders.decoder(settings), behind=0)
-            link.begin(encoded.beginning)
-            for block in range(min(AHEAD, total)):
+            first = encoded.beginning.first_block
+            link.begin(encoded.beginning, first_word=min(replayed_blocks(self.config.dit, first), default=first))
+            for block, kept in self._kept(encoded):
+                if should_stop():
+                    raise RenderStopped(block=block)
+                link.replay(next(encoded.windows), kept)
+            for block in range(first, min(first + AHEAD, total)):
                 self._give_word(block, should_stop, link, encoded.windows)
-            for block in range(total):
+            rendered = self._rendered(self._encoders, settings, encoded, behind=0)  # while the DiT replays
+            for block in range(first, total):
                 latents = link.latents()
                 if block + AHEAD < total:
                     self._give_word(block + AHEAD, should_stop, link, encoded.windows)
@@ -208,9 +225,13 @@ class Pipeline:
         beginning = link.beginning()
         with self.clock.denoising():
             session = self._dit.begin(settings, beginning)
+        for block in replayed_blocks(self.config.dit, beginning.first_block):
+            window, kept = link.window(block), link.kept_latents()
+            with self.clock.denoising():
+                session.replay(block, window=window, latents=kept)
         on_the_way: deque[LatentsOnTheWay] = deque()
         try:
-            for block in range(block_count(self.config.dit, settings.frames)):
+            for block in range(beginning.first_block, block_count(self.config.dit, settings.frames)):
                 window = link.window(block)
                 with self.clock.denoising():
                     on_the_way.append(LatentsOnTheWay(session.make(block, window=window)))
@@ -235,6 +256,21 @@ class Pipeline:
         """Raises `ImpossibleLayout`."""
         return cut(self.config.dit, height=settings.height, width=settings.width, parts=self._layout.dit_size)
 
+    def _kept(self, encoded: Encoded) -> Iterator[tuple[int, torch.Tensor]]:
+        """Blocks to be replayed, and their latents."""
+        if encoded.resumption is None:
+            return iter(())
+        blocks = replayed_blocks(self.config.dit, encoded.resumption.block)
+        return zip(blocks, encoded.resumption.of(blocks), strict=True)
+
+    def _rendered(self, encoders: Encoders, settings: RenderSettings, encoded: Encoded, *, behind: int) -> _Rendered:
+        return _Rendered(
+            block_count(self.config.dit, settings.frames),
+            encoders.decoder(settings, resumption=encoded.resumption),
+            first=encoded.beginning.first_block,
+            behind=behind,
+        )
+
     @staticmethod
     def _encoded(encoders: Encoders, settings: RenderSettings, inputs: RenderInputs | Encoded | None) -> Encoded:
         return encoders.encode(settings, inputs) if inputs is None or isinstance(inputs, RenderInputs) else inputs
@@ -250,16 +286,17 @@ class _Rendered:
     """Blocks on their way out of the decoder, of which a few are waited for later than they were begun: so a device
     that works by itself has the next block to make before anybody waits for this one."""
 
-    def __init__(self, total: int, decoder: FrameDecoder, *, behind: int) -> None:
+    def __init__(self, total: int, decoder: FrameDecoder, *, first: int, behind: int) -> None:
+        """`first` is the block that the decoder is given first."""
         self._total = total
         self._decoder = decoder
         self._behind = behind
-        self._on_the_way: deque[FramesOnTheWay] = deque()
-        self._given = 0
+        self._on_the_way: deque[tuple[FramesOnTheWay, LatentsOnTheWay]] = deque()
+        self._next_block = first
 
     def begin(self, latents: torch.Tensor) -> None:
         """Ask for the frames of the next block."""
-        self._on_the_way.append(self._decoder.begin(latents))
+        self._on_the_way.append((self._decoder.begin(latents), LatentsOnTheWay(latents)))
 
     def due(self) -> Iterator[RenderedBlock]:
         """Blocks that may be waited for now."""
@@ -272,9 +309,10 @@ class _Rendered:
             yield self._next()
 
     def _next(self) -> RenderedBlock:
-        frames = self._on_the_way.popleft().wait()
-        self._given += 1
-        return RenderedBlock(index=self._given - 1, blocks_total=self._total, frames=frames)
+        frames, latents = self._on_the_way.popleft()
+        block = self._next_block
+        self._next_block += 1
+        return RenderedBlock(index=block, blocks_total=self._total, frames=frames.wait(), latents=latents.wait())
 
 
 def _send_all(on_the_way: deque[LatentsOnTheWay], link: DiTLink) -> None:

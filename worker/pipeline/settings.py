@@ -6,6 +6,7 @@ Units are pixels, frames and samples (specification, sections 12 and 13).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from worker.pipeline.noise import check_seed
 from worker.pipeline.schedule import denoising_steps
 from worker.pipeline.sink_rotation import SinkRotation
 from worker.pipeline.sound import ReadSamples
+
+if TYPE_CHECKING:
+    from worker.pipeline.resumption import Resumption
 
 SIDE_MULTIPLE = 16
 """Pixels of a side that the VAE (8) and the patches of the DiT (2) need to divide."""
@@ -55,3 +59,5 @@ class RenderInputs:
     total_samples: int
     image: NDArray[np.uint8]
     """[height, width, 3] RGB, of the size of the video."""
+    resumption: Resumption | None = None
+    """Where the render goes on, if some of the video was made before."""
