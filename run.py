@@ -33,7 +33,7 @@ OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
 OLDEST_UV = (0, 9)
 CPU_TORCH = "2.13.0"
-FREE_GB_FOR = {"cpu": 3, "cuda": 14}
+FREE_GB_FOR = {"cpu": 4, "cuda": 14}
 INDEX_URL = "https://pypi.org/simple/"
 QUIET = [] if sys.stderr.isatty() else ["--quiet"]  # progress bars are for people
 
@@ -65,6 +65,8 @@ def main() -> None:
     options, rest = read_arguments()
     try:
         set_up(options.torch)
+        if options.command == "test":
+            bring_triton()
     except SetupError as problem:
         print(f"run.py: {problem}", file=sys.stderr)
         sys.exit(problem.exit_code)
@@ -232,6 +234,26 @@ def install_for_cpu(uv: str) -> None:
         install_all_locked(uv)
         return
     install([*pip_install, "--no-deps", "--editable", str(ROOT)])
+
+
+def bring_triton() -> None:
+    """As locked. In tests its interpreter stands in for a GPU, and PyTorch's CPU build comes without it."""
+    if any(VENV.glob("lib/python*/site-packages/triton/__init__.py")):
+        return
+    import tomllib  # not there in a Python that is too old, which has been refused by now
+
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    triton = next(package for package in packages if package["name"] == "triton")
+    hashes = [f"--hash={wheel['hash']}" for wheel in triton["wheels"]]
+    requirement = VENV / "triton.txt"
+    requirement.write_text(" ".join([f"triton=={triton['version']}", *hashes]))
+    print(f"Setting up (once): Triton {triton['version']} for the tests of the GPU's kernels …", flush=True)
+    uv = find_uv() or install_uv()
+    with only_one_setup_at_a_time():
+        install(
+            [uv, "pip", "install", *QUIET, "--python", str(venv_python()), "--no-deps", "--require-hashes"]
+            + ["-r", str(requirement)]
+        )
 
 
 def has_cpu_torch() -> bool:
