@@ -250,10 +250,8 @@ def bring_triton() -> None:
     print(f"Setting up (once): Triton {triton['version']} for the tests of the GPU's kernels …", flush=True)
     uv = find_uv() or install_uv()
     with only_one_setup_at_a_time():
-        install(
-            [uv, "pip", "install", *QUIET, "--python", str(venv_python()), "--no-deps", "--require-hashes"]
-            + ["-r", str(requirement)]
-        )
+        pip_install = [uv, "pip", "install", *QUIET, "--python", str(venv_python()), "--no-deps"]
+        install([*pip_install, "--require-hashes", "-r", str(requirement)])
 
 
 def has_cpu_torch() -> bool:

@@ -80,7 +80,7 @@ def test_a_disk_without_room_is_noticed_before_anything_is_downloaded(
 ) -> None:
     monkeypatch.setattr(run.shutil, "disk_usage", lambda _: usage(free=0.4e9))
     monkeypatch.setattr(run, "install", lambda command: pytest.fail(f"ran {command}"))
-    with pytest.raises(run.SetupError, match=r"about 3 GB .* only 0\.4 GB") as raised:
+    with pytest.raises(run.SetupError, match=r"about 4 GB .* only 0\.4 GB") as raised:
         run.make_environment("cpu")
     assert raised.value.exit_code == run.DISK_FULL
 
