@@ -51,6 +51,7 @@ class ErrorCode(Enum):
     custom_id_taken = Kind(409, "The batch has a job with this custom_id", "Choose another `custom_id`.")
     delivery_pending = Kind(409, "The delivery is on its way", "Only delivered and dead deliveries can be replayed.")
     endpoint_disabled = Kind(409, "The endpoint is disabled", "Enable it with PATCH first.")
+    worker_ended = Kind(409, "The worker has ended already", "There is nothing to drain.")
     idempotency_in_flight = Kind(409, "The same request is being answered", "Repeat it after `Retry-After` seconds.")
     output_expired = Kind(410, "The output is kept no longer", "Retry the job to make it again.")
     body_too_large = Kind(413, "The body is too large", "`detail` names the limit.")

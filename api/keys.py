@@ -29,7 +29,8 @@ class Scope(StrEnum):
     JOBS_WRITE = "jobs:write"
     WEBHOOKS = "webhooks"
     WORKERS = "workers"
-    ADMIN = "admin"  # includes every other one
+    DRAIN = "workers:drain"  # for operators: it stops machines that work for every tenant
+    ADMIN = "admin"  # a tenant's own: includes every other one but that of operators
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Principal:
     scopes: frozenset[Scope]
 
     def may(self, scope: Scope) -> bool:
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        return scope in self.scopes or (Scope.ADMIN in self.scopes and scope is not Scope.DRAIN)
 
 
 def create_tenant(session: Session, *, name: str) -> Tenant:

@@ -1,4 +1,4 @@
-"""The resource `/v1/workers`: GPU nodes as they last reported themselves. Reads one table; commands no node."""
+"""The resource `/v1/workers`: GPU nodes as they last reported themselves. Knows one table; a request is left there."""
 
 import datetime as dt
 from typing import Annotated, Literal
@@ -8,14 +8,14 @@ from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.auth import WorkersReader
+from api.auth import WorkersKeeper, WorkersReader
 from api.errors import ApiError, ErrorCode
 from api.openapi import problems
 from api.pagination import After, Limit, fetch_page, page_size
 from api.schemas import NO_NUL, Answer, Moment, Page
 from api.services import InjectedServices
 from models.job import Job
-from models.worker_node import NodeState, WorkerNode
+from models.worker_node import DrainAnswer, NodeState, WorkerNode, request_drain
 
 SILENCE = dt.timedelta(seconds=60)
 
@@ -44,6 +44,7 @@ class WorkerOut(Answer):
     started_at: Moment
     last_seen_at: Moment
     last_progress_at: Moment | None
+    drain_requested_at: Moment | None = Field(description="when it was last asked to hand its jobs back and end")
 
 
 class WorkerPage(Page[WorkerOut]):
@@ -77,6 +78,28 @@ def read_worker(name: WorkerName, principal: WorkersReader, services: InjectedSe
         return _view(session, node, tenant_id=principal.tenant_id)
 
 
+@router.put(  # not below /v1/workers/, where all that follows is a name
+    "/v1/worker-drains/{name:path}",
+    status_code=202,
+    response_model=WorkerOut,
+    responses=problems(ErrorCode.not_found, ErrorCode.worker_ended, ErrorCode.invalid_request),
+)
+def drain_worker(name: WorkerName, principal: WorkersKeeper, services: InjectedServices) -> WorkerOut:
+    """Ask a node to hand its jobs back and end. It does so within seconds, and is `stopped` then.
+
+    For operators: no tenant's `admin` key may do it, only one with the scope `workers:drain`. Doing it twice is fine.
+    """
+    with services.database.transaction() as session:
+        match request_drain(session, name):
+            case DrainAnswer.UNKNOWN:
+                raise ApiError(ErrorCode.not_found, "There is no such worker.")
+            case DrainAnswer.ENDED:
+                raise ApiError(ErrorCode.worker_ended)
+            case DrainAnswer.REQUESTED:
+                node = session.get_one(WorkerNode, name)
+                return _view(session, node, tenant_id=principal.tenant_id)
+
+
 def _view(session: Session, node: WorkerNode, *, tenant_id: str) -> WorkerOut:
     now = session.scalar(select(func.now()))
     assert now is not None
@@ -101,4 +124,5 @@ def _view(session: Session, node: WorkerNode, *, tenant_id: str) -> WorkerOut:
         started_at=node.started_at,
         last_seen_at=node.last_seen_at,
         last_progress_at=node.last_progress_at,
+        drain_requested_at=node.drain_requested_at,
     )

@@ -3,12 +3,11 @@
 Knows DATABASE_URL, or the database of the running `run.py up`.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.database import transaction
 from cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def create(
     from api.keys import create_key, create_tenant
 
     expires_at = None if days is None else dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
-    with _transaction() as session:
+    with transaction() as session:
         try:
             tenant_id = _tenant_id(session, tenant) or create_tenant(session, name=tenant).id
             key = create_key(
@@ -61,7 +60,7 @@ def list_keys(tenant: Annotated[str, typer.Option(help="Whose keys.")] = "defaul
 
     from api.keys import list_keys
 
-    with _transaction() as session:
+    with transaction() as session:
         rows = list_keys(session, tenant_id=_known_tenant_id(session, tenant))
     table = Table("id", "name", "scopes", "created", "last used", "state", box=None)
     for row in rows:
@@ -78,7 +77,7 @@ def revoke(
     """Make a key worthless, at once and for good."""
     from api.keys import revoke_key
 
-    with _transaction() as session:
+    with transaction() as session:
         if not revoke_key(session, key_id, tenant_id=_known_tenant_id(session, tenant)):
             raise CommandError(f"the tenant {tenant} has no key {key_id}.")
     typer.echo(f"{key_id} is revoked.")
@@ -109,28 +108,3 @@ def _tenant_id(session: "Session", name: str) -> str | None:
     from models.tenant import Tenant
 
     return session.scalar(select(Tenant.id).where(Tenant.name == name))
-
-
-@contextlib.contextmanager
-def _transaction() -> "Iterator[Session]":
-    """One transaction on the database of the service. A database that is not there is said in a sentence."""
-    from psycopg.errors import UndefinedTable
-    from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
-
-    from cli.connection import find_database_url
-    from models.database import Database, create_database_engine
-
-    url = find_database_url()
-    try:
-        engine = create_database_engine(url, application_name="realvideo-keys", pool_size=1)
-        with contextlib.closing(Database(engine)) as database, database.transaction() as session:
-            yield session
-    except (ArgumentError, OperationalError) as error:
-        reason = str(error).splitlines()[0]
-        raise CommandError(f"the database cannot be used: {reason}", exit_code=ExitCode.UNREACHABLE) from error
-    except ProgrammingError as error:
-        if not isinstance(error.orig, UndefinedTable):
-            raise
-        raise CommandError(
-            "the database has not our tables yet; run `realvideo migrate` first.", exit_code=ExitCode.UNREACHABLE
-        ) from error

@@ -17,6 +17,7 @@ from cli.keys import keys
 from cli.render import render
 from cli.services import api, create_bucket, migrate, scheduler, webhooks, worker
 from cli.weights import weights
+from cli.workers import workers
 
 RENDERING = "Make a video here"
 CLIENT = "Use a running service (REALVIDEO_URL and REALVIDEO_API_KEY, or the running `run.py up`)"
@@ -60,6 +61,7 @@ def command_line() -> typer.Typer:
         app.command(rich_help_panel=CLIENT)(client_command)
     app.add_typer(deliveries(), name="deliveries", rich_help_panel=CLIENT)
     app.add_typer(keys(), name="keys", rich_help_panel=CLIENT)
+    app.add_typer(workers(), name="workers", rich_help_panel=SERVICES)
     for service_command in (api, worker, scheduler, webhooks, migrate, create_bucket):
         app.command(rich_help_panel=SERVICES)(service_command)
     return app

@@ -1,10 +1,11 @@
-"""GPU nodes as they last reported themselves. For people and metrics: no job's fate is decided by this table."""
+"""GPU nodes as they last reported themselves, and what they are asked to do. No job's fate is decided by this table."""
 
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from models.base import Base, CreatedAt, Timestamp
 
@@ -32,3 +33,24 @@ class WorkerNode(Base):
     started_at: Mapped[CreatedAt]
     last_seen_at: Mapped[Timestamp]
     last_progress_at: Mapped[Timestamp | None]
+    drain_requested_at: Mapped[Timestamp | None] = mapped_column(comment="cleared when a node of this name starts")
+
+
+class DrainAnswer(StrEnum):
+    REQUESTED = "requested"  # the node reads it within seconds
+    ENDED = "ended"  # it has stopped, or was given up
+    UNKNOWN = "unknown"  # no node of this name ever reported
+
+
+def request_drain(session: Session, name: str) -> DrainAnswer:
+    """Ask a node to hand its jobs back and end, as SIGTERM does. Asking twice is asking once."""
+    asked = session.scalar(
+        update(WorkerNode)
+        .where(WorkerNode.name == name, WorkerNode.state.not_in((NodeState.STOPPED, NodeState.UNHEALTHY)))
+        .values(drain_requested_at=func.coalesce(WorkerNode.drain_requested_at, func.now()))
+        .returning(WorkerNode.name)
+    )
+    if asked is not None:
+        return DrainAnswer.REQUESTED
+    known = session.scalar(select(WorkerNode.name).where(WorkerNode.name == name))
+    return DrainAnswer.UNKNOWN if known is None else DrainAnswer.ENDED

@@ -3,7 +3,8 @@
 The consumer is a child of its own because a single malformed message ends a Celery worker; the group and its weights
 outlive that. Knows processes and the order of starting and stopping them; the story of a job is in `tasks/render.py`.
 
-It ends with status 0 after SIGTERM, 1 when the group failed too often, 2 when it can never run as it is configured.
+It ends with status 0 after SIGTERM or a request to drain, 1 when the group failed too often, 2 when it can never run as
+it is configured.
 """
 
 import fcntl
@@ -88,7 +89,10 @@ class Node:
         self._metrics = NodeMetrics(self._group, stations=self._stations)
 
     def run(self) -> ExitStatus:
-        """Until a signal comes or the group is given up. Call it in the main thread, which its children are tied to."""
+        """Until a signal or a request to drain comes, or the group is given up.
+
+        Call it in the main thread, which its children are tied to.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         with ExitStack() as stack:
@@ -98,7 +102,9 @@ class Node:
                 self._group, stations=self._stations, socket_path=socket_path, on_progress=self._metrics.on_progress
             )
             consumer = ConsumerProcess(socket_path, module=self._consumer_module)
-            report = NodeReport(self._settings, group=self._group, server=server, metrics=self._metrics)
+            report = NodeReport(
+                self._settings, group=self._group, server=server, metrics=self._metrics, on_drain=self._signaled.set
+            )
             health = HealthServer(
                 host=self._settings.health_host,
                 port=self._settings.health_port,

@@ -1,6 +1,6 @@
-"""The node's row in `worker_nodes`, written every few seconds for people to look at.
+"""The node's row in `worker_nodes`, written every few seconds for people to look at; a request to drain is found there.
 
-Nothing depends on it: when the record is away, the node goes on and writes again later.
+No job depends on it: when the record is away, the node goes on and writes again later.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import datetime as dt
 import importlib.metadata
 import logging
 import threading
+from collections.abc import Callable
 
 from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
@@ -41,8 +42,15 @@ class NodeReport:
     """Writes the row in a thread of its own, at once when the state or the job changes and else every few seconds."""
 
     def __init__(
-        self, settings: WorkerSettings, *, group: WarmGroup, server: GroupServer, metrics: NodeMetrics
+        self,
+        settings: WorkerSettings,
+        *,
+        group: WarmGroup,
+        server: GroupServer,
+        metrics: NodeMetrics,
+        on_drain: Callable[[], None],
     ) -> None:
+        """`on_drain` is called once, by the thread of the report, when somebody asks for it."""
         engine = create_database_engine(
             settings.database_url, application_name=f"node {settings.node_name}", pool_size=1
         )
@@ -52,6 +60,9 @@ class NodeReport:
         self._server = server
         self._metrics = metrics
         self._started_at = dt.datetime.now(dt.UTC)
+        self._on_drain = on_drain
+        self._has_cleared = False
+        self._is_drain_passed_on = False
         self._said: NodeState | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node-report", daemon=True)
@@ -110,9 +121,21 @@ class NodeReport:
             "last_seen_at": func.now(),
             "last_progress_at": None if moved_at is None else dt.datetime.fromtimestamp(moved_at, dt.UTC),
         }
+        if not self._has_cleared:
+            now["drain_requested_at"] = None  # that was meant for the node before this one
         row = insert(WorkerNode).values(name=self._settings.node_name, **now)
         try:
             with self._database.transaction() as session:
-                session.execute(row.on_conflict_do_update(index_elements=[WorkerNode.name], set_=now))
+                asked_at = session.scalar(
+                    row.on_conflict_do_update(index_elements=[WorkerNode.name], set_=now).returning(
+                        WorkerNode.drain_requested_at
+                    )
+                )
         except SQLAlchemyError as error:
             log.warning("the node's row was not written: %s", error)
+            return
+        self._has_cleared = True
+        if asked_at is not None and not self._is_drain_passed_on:
+            self._is_drain_passed_on = True
+            log.info("asked to drain")
+            self._on_drain()

@@ -167,10 +167,11 @@ def _report(
         for complaint in complaints[:10]:
             print(f"  {complaint}", file=sys.stderr)
     is_well = findings.are_none and drained_s is not None and reported_s is not None
+    lost, twice, webhooks = findings.acknowledged_are_rows, findings.ended_once, findings.one_webhook_id
     print(
         f"\n{'held' if is_well else 'BROKEN'}: {len(jobs)} jobs, {faults.counts.total()} faults "
-        f"in {run_s / 60:.1f} min, clock {installation.clock:g}, seed {seed}; lost {len(findings.acknowledged_are_rows)}, "
-        f"ended twice {len(findings.ended_once)}, webhooks wrong {len(findings.one_webhook_id)}, "
+        f"in {run_s / 60:.1f} min, clock {installation.clock:g}, seed {seed}; "
+        f"lost {len(lost)}, ended twice {len(twice)}, webhooks wrong {len(webhooks)}, "
         f"all ended {_words(drained_s)} after the last fault, all reported {_words(reported_s)}"
     )
     return 0 if is_well else 1

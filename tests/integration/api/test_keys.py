@@ -135,6 +135,7 @@ REQUESTS = {
                      ("GET", f"{ENDPOINT}/deliveries/dlv_{ID}"),
                      ("POST", f"{ENDPOINT}/deliveries/dlv_{ID}/replay")],
     Scope.WORKERS: [("GET", "/v1/workers"), ("GET", "/v1/workers/gpu-1")],
+    Scope.DRAIN: [("PUT", "/v1/worker-drains/gpu-1")],
 }  # fmt: skip
 
 
