@@ -120,10 +120,10 @@ def _growth_reported(directory: Path, on_progress: OnProgress, *, blocks: int) -
 def _files(directory: Path) -> set[tuple[str, int, int]]:
     found = set()
     with suppress(FileNotFoundError):  # the whole directory was removed, since nobody wants the video any more
-        for path in directory.iterdir():
+        for path in directory.rglob("*"):
             with suppress(FileNotFoundError):  # renamed or removed meanwhile
                 stat = path.stat()
-                found.add((path.name, stat.st_size, stat.st_mtime_ns))
+                found.add((str(path), stat.st_size, stat.st_mtime_ns))
     return found
 
 

@@ -1,37 +1,19 @@
 """Writes the finished video: frames as they are drawn, and the original sound, into one MP4.
 
-Knows the encoder's process and nothing of where frames come from. Whoever draws hands a block over, uncopied, in a
-tenth of a millisecond: a thread feeds the encoder. `write` waits only when the encoder has fallen `QUEUED_BLOCKS`
-behind, and until there is room for one more. So bursts are absorbed and memory is bounded; a machine that encodes more
-slowly than it draws goes on at the encoder's pace, and an encoder that stands still is an error.
+Knows how long a video is and that a long one is encoded in pieces; who feeds an encoder is in `frames_file.py`, and how
+pieces become one video in `segmented_file.py`.
 """
 
-import queue
-import subprocess
-import threading
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from worker.media.errors import FfmpegFailed, FramesMissing
-from worker.media.ffmpeg import FfmpegProcess, ProcessLimits
+from worker.media.frames_file import Frames, FramesFile
 from worker.media.muxing import Quality, muxing
-from worker.media.timing import NATIVE_FPS, frames_for
+from worker.media.segmented_file import SegmentedFile
+from worker.media.segments import Segmentation, Segments
 
-Frames = NDArray[np.uint8]
-"""[n, height, width, 3], RGB."""
-
-QUEUED_BLOCKS = 8
-STALL_TIMEOUT_S = 120.0
-FINISH_TIMEOUT_S = 600.0
-ENCODER_NICENESS = 5
-"""The encoder stands back: it can catch up, but a device that waits for the thread that feeds it cannot."""
-_LIMITS = ProcessLimits(wall_s=6 * 3600.0, cpu_s=96 * 3600, niceness=ENCODER_NICENESS)
-_POLL_S = 0.2
+__all__ = ["Frames", "Mp4Writer"]
 
 
 class Mp4Writer:
@@ -52,31 +34,34 @@ class Mp4Writer:
         sound: Path,
         duration_s: float,
         quality: Quality = Quality(),
+        segments: Segments | None = None,
     ) -> None:
-        """`sound`: the original sound; cut, or followed by silence, to `duration_s`. Sides must be even."""
+        """`sound`: the original sound; cut, or followed by silence, to `duration_s`. Sides must be even.
+
+        With `segments`, finished pieces of a long video stay in that directory, and the frames of those that were made
+        before are not to be written again.
+        """
         if width % 2 or height % 2 or min(width, height) < 2:
             raise ValueError(f"H.264 needs even sides, not {width} × {height}")
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.partial")
-        self._shape = (height, width, 3)
-        self._frames = frames_for(duration_s, fps=NATIVE_FPS)
-        self._written = 0
-        self._blocks: queue.Queue[Frames | None] = queue.Queue(maxsize=QUEUED_BLOCKS)
-        self._closed = threading.Event()
-        command = muxing(
-            self._partial,
-            size=(width, height),
-            output_fps=output_fps,
-            sound=sound,
-            duration_s=duration_s,
-            quality=quality,
-        )
-        self._ffmpeg = FfmpegProcess(command, limits=_LIMITS, stdin=subprocess.PIPE)
-        self._feeder = threading.Thread(target=self._feed, name=f"frames of {path.name}", daemon=True)
+        size = (width, height)
+        plan = Segmentation.of(duration_s, output_fps=output_fps)
+        self._file: _VideoFile
+        if plan.count == 1:
+            self._file = FramesFile(
+                path,
+                command=lambda partial: muxing(
+                    partial, size=size, output_fps=output_fps, sound=sound, duration_s=duration_s, quality=quality
+                ),
+                size=size,
+                frames=plan.frames,
+            )
+        else:
+            self._file = SegmentedFile(
+                path, plan=plan, size=size, sound=sound, duration_s=duration_s, quality=quality, kept=segments
+            )
 
     def __enter__(self) -> Self:
-        self._ffmpeg.__enter__()
-        self._feeder.start()
+        self._file.__enter__()
         return self
 
     def __exit__(
@@ -87,65 +72,34 @@ class Mp4Writer:
     @property
     def frames_missing(self) -> int:
         """Frames at 16 per second that have yet to be written."""
-        return self._frames - self._written
+        return self._file.frames_missing
 
     def write(self, frames: Frames) -> None:
         """Take the next frames; those past the end of the sound are dropped. The array must not be changed afterwards.
 
         Raises FfmpegFailed or DiskFull when the encoder failed or stands still.
         """
-        if frames.dtype != np.uint8 or frames.shape[1:] != self._shape:
-            raise ValueError(f"frames must be uint8 [n, {self._shape}], not {frames.dtype} {list(frames.shape)}")
-        wanted = frames[: self.frames_missing]
-        if len(wanted):
-            self._put(np.ascontiguousarray(wanted))
-            self._written += len(wanted)
+        self._file.write(frames)
 
     def finish(self) -> Path:
         """Wait for the encoder and give the file its name. Raises FramesMissing, FfmpegFailed, DiskFull."""
-        if self.frames_missing:
-            raise FramesMissing(f"{self._written} of {self._frames} frames were written")
-        self._put(None)
-        self._feeder.join(timeout=STALL_TIMEOUT_S)
-        if self._feeder.is_alive():
-            raise self._stalled()
-        self._ffmpeg.finish(timeout_s=FINISH_TIMEOUT_S)
-        self._partial.replace(self._path)
-        return self._path
+        return self._file.finish()
 
     def abort(self) -> None:
         """End the encoder and remove what it wrote; nothing happens to a finished file."""
-        self._closed.set()
-        self._ffmpeg.__exit__(None, None, None)
-        self._feeder.join(timeout=STALL_TIMEOUT_S)
-        self._partial.unlink(missing_ok=True)
+        self._file.abort()
 
-    def _put(self, block: Frames | None) -> None:
-        deadline = time.monotonic() + STALL_TIMEOUT_S
-        while not self._closed.is_set():
-            try:
-                self._blocks.put(block, timeout=_POLL_S)
-            except queue.Full:
-                if time.monotonic() > deadline:
-                    raise self._stalled() from None
-            else:
-                return
-        # ffmpeg takes no more frames: it says why, or it has all that the video shows
-        self._ffmpeg.finish(timeout_s=FINISH_TIMEOUT_S)
 
-    def _feed(self) -> None:
-        try:
-            while not self._closed.is_set():
-                try:
-                    block = self._blocks.get(timeout=_POLL_S)
-                except queue.Empty:
-                    continue
-                if block is None:
-                    self._ffmpeg.stdin.close()
-                    return
-                self._ffmpeg.stdin.write(block.data)
-        except (OSError, ValueError):  # nobody reads the pipe any more, or it was closed
-            self._closed.set()
+class _VideoFile(Protocol):
+    """As `Mp4Writer`."""
 
-    def _stalled(self) -> FfmpegFailed:
-        return FfmpegFailed(f"the encoder took no frame for {STALL_TIMEOUT_S:.0f} s", stderr=self._ffmpeg.stderr)
+    def __enter__(self) -> object: ...
+
+    @property
+    def frames_missing(self) -> int: ...
+
+    def write(self, frames: Frames) -> None: ...
+
+    def finish(self) -> Path: ...
+
+    def abort(self) -> None: ...

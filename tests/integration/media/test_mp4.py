@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.media_files import clicks, convert, decoded, onsets, sine, write_wav
-from worker.media import mp4, muxing
+from worker.media import frames_file, muxing
 from worker.media.errors import DiskFull, FfmpegFailed, FramesMissing
 from worker.media.faststart import top_level_boxes
 from worker.media.mp4 import Frames, Mp4Writer
@@ -219,12 +219,12 @@ def test_leaving_early_ends_the_encoder_and_leaves_no_file(tone: Path, tmp_path:
 def test_writing_waits_only_when_the_encoder_is_blocks_behind_and_not_for_ever(
     tone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mp4, "STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(frames_file, "STALL_TIMEOUT_S", 0.5)
     block = np.zeros((8, 640, 640, 3), dtype=np.uint8)
     with Mp4Writer(tmp_path / "v.mp4", width=640, height=640, output_fps=16, sound=tone, duration_s=9.0) as video:
         encoders()[0].suspend()  # one that stands still
         started = time.monotonic()
-        for _ in range(mp4.QUEUED_BLOCKS):
+        for _ in range(frames_file.QUEUED_BLOCKS):
             video.write(block)
         assert time.monotonic() - started < 0.4
         with pytest.raises(FfmpegFailed, match="took no frame"):
@@ -247,7 +247,7 @@ def test_the_encoder_stands_back_from_whoever_draws_with_all_its_threads(tone: P
         while len(threads := [psutil.Process(thread.id) for thread in encoder.threads()]) < 4:
             assert time.monotonic() < deadline, "the encoder began no threads"
             time.sleep(0.02)
-        assert {thread.nice() for thread in threads} == {psutil.Process().nice() + mp4.ENCODER_NICENESS}
+        assert {thread.nice() for thread in threads} == {psutil.Process().nice() + frames_file.ENCODER_NICENESS}
 
 
 def test_an_encoder_that_is_killed_is_noticed_while_frames_are_written(tone: Path, tmp_path: Path) -> None:
