@@ -26,6 +26,7 @@ from api import (
 )  # fmt: skip
 from api.changes import JobChanges
 from api.dashboard import routes as dashboard
+from api.dashboard import webhooks as webhooks_page
 from api.http_metrics import HttpMetrics
 from api.middleware import AnswerUnexpected, LimitBody, Observe, SecureHeaders
 from api.openapi import describe
@@ -55,7 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.services = services
     for part in (
         jobs, events, content, uploads, webhook_endpoints, deliveries, workers, health, metrics, local_storage,
-        reference, dashboard,
+        reference, dashboard, webhooks_page,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/static", dashboard.static_files(), name="static")

@@ -79,13 +79,7 @@ def replay_delivery(
 ) -> DeliveryWithTries:
     """Send the same event once more, with the same `webhook-id` and a new timestamp, retried as before."""
     with services.database.transaction() as session:
-        before = _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
-        if own_endpoint(session, endpoint_id, tenant_id=principal.tenant_id).disabled_at is not None:
-            raise ApiError(ErrorCode.endpoint_disabled)
-        if replay(session, before.id, tenant_id=principal.tenant_id) is ReplayAnswer.PENDING:
-            raise ApiError(ErrorCode.delivery_pending)
-        session.expire_all()
-        return _see(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
+        return replay_one(session, endpoint_id, delivery_id, tenant_id=principal.tenant_id)
 
 
 @router.post(
@@ -113,6 +107,17 @@ def replay_deliveries(
         return Created(status_code=202, body=out.model_dump(mode="json"), location=None)
 
     return create_once(services.database, identity, create).response()
+
+
+def replay_one(session: Session, endpoint_id: str, delivery_id: str, *, tenant_id: str) -> DeliveryWithTries:
+    """Raises ApiError `not_found`, `endpoint_disabled`, `delivery_pending`."""
+    before = _see(session, endpoint_id, delivery_id, tenant_id=tenant_id)
+    if own_endpoint(session, endpoint_id, tenant_id=tenant_id).disabled_at is not None:
+        raise ApiError(ErrorCode.endpoint_disabled)
+    if replay(session, before.id, tenant_id=tenant_id) is ReplayAnswer.PENDING:
+        raise ApiError(ErrorCode.delivery_pending)
+    session.expire_all()
+    return _see(session, endpoint_id, delivery_id, tenant_id=tenant_id)
 
 
 def replay_of_range(session: Session, endpoint_id: str, body: RangeToReplay, *, tenant_id: str) -> RangeReplayed:

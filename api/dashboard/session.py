@@ -35,6 +35,10 @@ class Viewer:
     def may_write(self) -> bool:
         return self.principal.may(Scope.JOBS_WRITE)
 
+    @property
+    def may_keep_webhooks(self) -> bool:
+        return self.principal.may(Scope.WEBHOOKS)
+
 
 def log_in(response: Response, key_id: str, services: Services) -> None:
     lifetime = dt.timedelta(seconds=services.settings.session_lifetime_s)
