@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from tests.faults.checker import check
 from tests.faults.installation import Installation, running_installation
 
 QUICK_CLOCK = "0.1"
+HAS_PASSED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +25,21 @@ def _installation() -> Iterator[Installation]:
             yield installation
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[HAS_PASSED] = report.passed
+    return report
+
+
 @pytest.fixture
-def installation(_installation: Installation) -> Iterator[Installation]:
-    """All parts ready before, and all five invariants after."""
+def installation(_installation: Installation, request: pytest.FixtureRequest) -> Iterator[Installation]:
+    """All parts ready before, and all five invariants after a test that passed."""
     _installation.restore()
     yield _installation
+    if not request.node.stash.get(HAS_PASSED, False):
+        return
     _installation.restore()
     for job_id in sorted(_installation.acknowledged):
         _installation.wait_for_end(job_id)

@@ -1,7 +1,5 @@
 """A cancel that comes at any point of a job's story, even together with a kill."""
 
-import pytest
-
 from models.job import JobStatus
 from tests.faults.installation import LANES, Installation
 from tests.faults.strikes import Action
@@ -36,15 +34,15 @@ def test_a_cancel_at_any_point_gives_one_outcome_and_one_event(installation: Ins
         assert len(installation.event_ids(job_id)) == 1, at
 
 
-@pytest.mark.parametrize("at", [Failpoint.CLAIMED, Failpoint.UPLOADED])
-def test_a_cancel_whose_worker_dies_with_it_is_carried_out_by_the_scheduler(
-    installation: Installation, at: Failpoint
-) -> None:
-    with installation.lanes(1):
-        held = installation.orders.give(Action.HOLD, at, LANES[0])
-        job_id = installation.submit(preset=LANES[0])
-        wait_for(lambda: held.struck is not None, timeout_s=30)
-        assert installation.cancel(job_id) == 202
-    row = installation.wait_for_status(job_id, JobStatus.CANCELED, timeout_s=installation.seconds(65) + 10)
-    assert (row.attempt, row.crash_count) == (1, 0)
-    assert len(installation.event_ids(job_id)) == 1
+def test_a_cancel_whose_worker_dies_with_it_is_carried_out_by_the_scheduler(installation: Installation) -> None:
+    points = dict(zip(LANES, (Failpoint.CLAIMED, Failpoint.UPLOADED), strict=False))
+    with installation.lanes(len(points)):
+        held = [installation.orders.give(Action.HOLD, at, lane) for lane, at in points.items()]
+        job_ids = [installation.submit(preset=lane) for lane in points]
+        for order in held:
+            wait_for(lambda order=order: order.struck is not None, timeout_s=30)  # type: ignore[misc]
+        assert [installation.cancel(job_id) for job_id in job_ids] == [202, 202]
+    for job_id in job_ids:  # their nodes are gone
+        row = installation.wait_for_status(job_id, JobStatus.CANCELED, timeout_s=installation.seconds(65) + 10)
+        assert (row.attempt, row.crash_count) == (1, 0)
+        assert len(installation.event_ids(job_id)) == 1

@@ -4,39 +4,29 @@ import os
 import signal
 import time
 
-import pytest
-
 from models.job import AttemptOutcome, JobStatus
 from tests.faults.figures import record
 from tests.faults.installation import LANES, PROGRESS_DEADLINE_S, Installation
 from tests.unit.group.conftest import members_of, wait_for
 
-DEATHS = {
-    "exit": "exits",
-    "raise": "raises",
-    "memory": "runs out of memory",
-    "kill": "is killed",
-    "stop": "is stopped",
-    "hang": "hangs",
-}
-SILENT = ("stop", "hang")
-"""Only the missing progress tells of these."""
+DEATHS = ("exit", "raise", "memory", "kill", "stop", "hang")
+"""As `tests.unit.group.stand_in_rank` does them. Of the last two only the missing progress tells."""
 
 
-@pytest.mark.parametrize("how", DEATHS)
-def test_a_rank_that_fails_takes_its_group_down_and_the_job_goes_on_in_the_next(
-    installation: Installation, how: str
+def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_in_the_next(
+    installation: Installation,
 ) -> None:
     with installation.lanes(1, ranks=2, progress_deadline_s=PROGRESS_DEADLINE_S) as (node,):
-        job_id = installation.submit(f"rank=1 block=2 do={how} attempt=1 seconds=0.1", seconds=3, preset=LANES[0])
-        installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
-        ranks = tuple(node.rank_pids())
-        installation.wait_for_row(job_id, lambda row: row.crash_count == 1, timeout_s=20)
-        assert members_of(ranks) == []
-        first = installation.attempts(job_id)[0]
-        assert (first.outcome, first.error_code) == (AttemptOutcome.CRASHED, "group_died")
-        row = installation.wait_for_end(job_id)
-        assert (row.status, row.attempt, row.crash_count) == (JobStatus.SUCCEEDED, 2, 1)
+        for how in DEATHS:
+            job_id = installation.submit(f"rank=1 block=2 do={how} attempt=1 seconds=0.1", seconds=3, preset=LANES[0])
+            installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
+            ranks = tuple(node.rank_pids())
+            installation.wait_for_row(job_id, lambda row: row.crash_count == 1, timeout_s=20)
+            assert members_of(ranks) == [], how
+            first = installation.attempts(job_id)[0]
+            assert (first.outcome, first.error_code) == (AttemptOutcome.CRASHED, "group_died"), how
+            row = installation.wait_for_end(job_id)
+            assert (row.status, row.attempt, row.crash_count) == (JobStatus.SUCCEEDED, 2, 1), how
 
 
 def test_poison_fails_its_own_job_and_nobody_elses(installation: Installation) -> None:
