@@ -251,6 +251,43 @@ _14B = PipelineConfig(
     ),
 )
 
+AVATAR = PipelineConfig(
+    name="avatar",
+    dit=DiTConfig(
+        dim=256,
+        ffn_dim=448,
+        num_heads=4,
+        num_layers=6,
+        text_dim=32,
+        text_len=64,
+        audio_dim=128,
+        audio_layers=4,
+        audio_inject_layers=(0, 2, 4),
+    ),
+    vae=VAEConfig(base_dim=16, num_res_blocks=1),
+    text=TextEncoderConfig(
+        vocab_size=259,
+        dim=32,
+        dim_attn=32,
+        dim_ffn=64,
+        num_heads=4,
+        num_layers=1,  # its weights are drawn: there is one prompt, of which the DiT makes what it likes
+        tokenizer=Tokenizer.BYTES,
+        text_len=64,
+    ),
+    audio=AudioEncoderConfig(
+        hidden_size=128,
+        num_layers=3,
+        num_heads=4,
+        intermediate_size=256,
+        conv_dim=(64, 64, 64, 64, 64, 64, 128),
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=8,
+    ),
+)
+"""Small enough to come with the code and for a laptop's processor; trained by `worker.training` on faces it draws. Not
+among the presets as long as there are no weights of it."""
+
 PRESETS: Mapping[str, PipelineConfig] = MappingProxyType({"tiny": _TINY, "14b": _14B})
 
 
