@@ -5,11 +5,12 @@ Knows the files at both ends of one render and who encodes them; nothing of rank
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from worker.group.kept_latents import frames_known, read_resumption
 from worker.group.request import RenderRequest
 from worker.media.mp4 import Mp4Writer
 from worker.media.speech import SpeechFile
+from worker.pipeline.errors import UnusableResumption
+from worker.pipeline.resumption import Resumption
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.pipeline.sound import ReadSamples, Samples
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from worker.pipeline.encoders import Encoded
 
 POLL_S = 0.1
+
+log = logging.getLogger(__name__)
 
 Encode = Callable[[RenderSettings, RenderInputs], "Encoded"]
 
@@ -36,6 +42,8 @@ class Prepared:
     """Ready to be drawn. Whoever has it closes `files`."""
 
     encoded: Encoded
+    frames_known: int
+    """So many of the first frames that are drawn are in the file already."""
     writer: Mp4Writer
     files: ExitStack
 
@@ -97,8 +105,17 @@ class Preparation:
         with ExitStack() as stack:
             speech = stack.enter_context(SpeechFile(request.speech))
             inputs = RenderInputs(
-                read_samples=self._noticed(speech.read), total_samples=speech.samples, image=_pixels(request.picture)
+                read_samples=self._noticed(speech.read),
+                total_samples=speech.samples,
+                image=_pixels(request.picture),
+                resumption=_resumption(request),
             )
+            encoded = self._encoded(settings, inputs)
+            segments, known = request.segments, 0
+            if segments is not None and encoded.resumption is None:
+                segments = replace(segments, made=0)
+            elif segments is not None and encoded.resumption is not None:
+                known = frames_known(encoded.resumption, segments)
             writer = stack.enter_context(
                 Mp4Writer(
                     request.video,
@@ -107,10 +124,17 @@ class Preparation:
                     output_fps=request.output_fps,
                     sound=request.sound,
                     duration_s=request.duration_s,
+                    segments=segments,
                 )
             )
-            encoded = self._encode(settings, inputs)
-            return Prepared(encoded=encoded, writer=writer, files=stack.pop_all())
+            return Prepared(encoded=encoded, frames_known=known, writer=writer, files=stack.pop_all())
+
+    def _encoded(self, settings: RenderSettings, inputs: RenderInputs) -> Encoded:
+        try:
+            return self._encode(settings, inputs)
+        except UnusableResumption as error:  # said before any of the sound is read
+            log.warning("%s is drawn from the start: %s", self.request.name, error)
+            return self._encode(settings, replace(inputs, resumption=None))
 
     def _noticed(self, read: ReadSamples) -> ReadSamples:
         def read_and_notice(samples: int) -> Samples:
@@ -132,6 +156,12 @@ def settings_of(request: RenderRequest) -> RenderSettings:
         audio_mode=request.audio_mode,
         sink_rotation=request.sink_rotation,
     )
+
+
+def _resumption(request: RenderRequest) -> Resumption | None:
+    if request.segments is None or not request.segments.made:
+        return None
+    return read_resumption(request.segments)
 
 
 def _pixels(picture: Path) -> NDArray[np.uint8]:

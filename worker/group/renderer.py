@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from worker.group.errors import GroupRefused, RenderCanceled, RenderRefused
 from worker.group.finishing import Drawing, FileFinishing, file_faults_told
+from worker.group.kept_latents import KeptLatents
 from worker.group.messages import DeviceReport, Draw, Launch
 from worker.group.preparation import Preparation, Prepared, settings_of
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, ShouldCancel
@@ -172,13 +173,21 @@ class PipelineRenderer:
         drawn_at, frames = [], 0
         with file_faults_told():
             prepared = self._prepared(request, settings, on_progress=on_progress, should_stop=should_stop)
+            kept = None if request.segments is None else KeptLatents(request.segments.directory)
+            first = prepared.encoded.beginning.first_block
+            if first:
+                log.info("%s goes on at block %d", request.name, first)
             try:
                 # closed at once when the writer fails: the DiT ranks would go on for blocks that nobody takes
                 with closing(
                     self._pipeline.render(settings, inputs=prepared.encoded, should_stop=should_stop)
                 ) as blocks:
+                    known = prepared.frames_known
                     for block in blocks:
-                        prepared.writer.write(block.frames)
+                        if kept is not None:
+                            kept.keep(block)
+                        prepared.writer.write(block.frames[known:])
+                        known = 0
                         drawn_at.append(time.monotonic())
                         frames += len(block.frames)
                         on_progress(RenderProgress(RenderPhase.RENDERING, block.index + 1, block.blocks_total))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from worker.media.segments import Segments
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.sink_rotation import SinkRotation
 
@@ -37,6 +38,9 @@ class RenderRequest:
     denoising_steps: int
     audio_mode: AudioMode = AudioMode.WINDOWED
     sink_rotation: SinkRotation = SinkRotation.EXACT
+    segments: Segments | None = None
+    """Where finished pieces of a long video are put with their latents, and how many were made by an earlier attempt.
+    None: nothing is kept."""
 
     @property
     def subject(self) -> str:

@@ -67,6 +67,11 @@ def segment_name(segment: int) -> str:
     return f"segment-{segment:05d}.mp4"
 
 
+def latents_name(segment: int) -> str:
+    """What the frames of a piece were decoded from, beside it."""
+    return f"latents-{segment:05d}.safetensors"
+
+
 def finished_segments(directory: Path) -> int:
     """How many pieces are there, without a gap from the first one on. A piece gets its name when it is whole."""
     numbers = {int(found[1]) for path in directory.iterdir() if (found := _VIDEO.fullmatch(path.name))}

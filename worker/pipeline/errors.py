@@ -35,6 +35,10 @@ class InvalidRender(ValueError):
     """The settings of a render ask for what the network cannot make."""
 
 
+class UnusableResumption(InvalidRender):
+    """What is left of an earlier render does not fit this one, which can still be drawn from its start."""
+
+
 class RenderStopped(Exception):
     """The render ended at a block border because rank 0 was asked to stop. Raised on every rank."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from worker.pipeline.config import PIXELS_PER_LATENT, PipelineConfig
-from worker.pipeline.errors import InvalidRender
+from worker.pipeline.errors import UnusableResumption
 from worker.pipeline.reach import blocks_needed
 from worker.pipeline.settings import RenderSettings
 
@@ -24,14 +24,14 @@ class Resumption:
     latents: Tensor
 
     def check(self, config: PipelineConfig, settings: RenderSettings, *, blocks: int) -> None:
-        """Raises `InvalidRender` unless a video of so many blocks can go on from here."""
+        """Raises `UnusableResumption` unless a video of so many blocks can go on from here."""
         if not 0 < self.block < blocks:
-            raise InvalidRender(f"a video of {blocks} blocks cannot go on at block {self.block}")
+            raise UnusableResumption(f"a video of {blocks} blocks cannot go on at block {self.block}")
         sides = (settings.height // PIXELS_PER_LATENT, settings.width // PIXELS_PER_LATENT)
         wanted = (config.dit.out_dim, config.dit.num_frame_per_block, *sides)
         needed = min(self.block, blocks_needed(config))
         if tuple(self.latents.shape[1:]) != wanted or not needed <= len(self.latents) <= self.block:
-            raise InvalidRender(
+            raise UnusableResumption(
                 f"latents {list(self.latents.shape)} are not at least {needed} blocks of {list(wanted)} "
                 f"before block {self.block}"
             )
