@@ -1,9 +1,9 @@
 """Whether anything is compiled, recorded or allocated in mid-stream: `python -m tests.gpu.stalls --help`.
 
-One rank of the 14b preset with drawn weights renders one video after the other: two of a size, one of another size, the
-first size again, and a prompt too long to be folded. Of each: milliseconds to the first block and between blocks, and
-what the device was asked to allocate after the fourth block. Exits with 1 when that was anything, or when a block of a
-size that was seen before took much longer than the others.
+One rank of the 14b preset with drawn weights renders one video after the other: of one size, of another, of the first
+again, and with a prompt too long to be folded. Of each: milliseconds to the first block and between blocks, and how often
+the device was asked for memory after the fourth block. Exits with 1 when a block after the fourth took much longer than
+the others, or, of a render like one before it, any block, or when that one asked for memory.
 """
 
 from __future__ import annotations
@@ -43,17 +43,21 @@ class Case:
     steps: int = 2
     prompt: str = SHORT
     is_warm: bool = True
+    """One like it was rendered before, and nothing else since."""
+    compiles: bool = False
+    """Its stalls are in order."""
 
 
 CASES = (
-    Case("first", is_warm=False),
-    Case("same size again"),
+    Case("first of all, which compiles", compiles=True, is_warm=False),
+    Case("same again"),
     Case("4 steps", steps=4, is_warm=False),
     Case("4 steps again", steps=4),
     Case("other size", width=640, height=480, is_warm=False),
-    Case("first size again"),
+    Case("first size again", is_warm=False),
     Case("long prompt", prompt=LONG, is_warm=False),
     Case("short prompt again", is_warm=False),
+    Case("same again"),
 )
 
 
@@ -101,13 +105,14 @@ def _holds(case: Case, pipeline: Pipeline) -> bool:
     gaps = [1000 * (later - earlier) for earlier, later in pairwise(ends)][:-1]  # the last one has no block behind it
     steady = gaps[WARM_UP:]
     typical, slowest = statistics.median(steady), max(gaps if case.is_warm else steady)
+    is_even = case.compiles or slowest < LONGEST * typical
     allocated = allocations[-1] - allocations[WARM_UP]
     print(
         f"{case.name}: encoded in {1000 * (encoded - began):.0f} ms, first block {1000 * (ends[0] - encoded):.0f} ms "
-        f"later, then {typical:.1f} ms per block, at most {slowest:.1f}; {allocated} allocations in mid-stream",
+        f"later, then {typical:.1f} ms per block, at most {slowest:.1f}; memory asked for {allocated} times",
         flush=True,
     )
-    return allocated == 0 and slowest < LONGEST * typical
+    return is_even and not (case.is_warm and allocated)
 
 
 if __name__ == "__main__":
