@@ -73,6 +73,10 @@ class Steps:
         with self.database.transaction() as session:
             return [taken.job_id for taken in dispatch.take_undispatched(session)]
 
+    def forget_dispatch(self, job_ids: list[str]) -> None:
+        with self.database.transaction() as session:
+            dispatch.forget_dispatch(session, job_ids)
+
     def job(self, job_id: str) -> Job:
         with self.database.transaction() as session:
             return session.get_one(Job, job_id)

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from sqlalchemy import literal_column, select, text
 
 from models.database import Database
-from models.job import TERMINAL_STATUSES, Attempt, Job, JobStatus
+from models.job import TERMINAL_STATUSES, Attempt, AttemptOutcome, Job, JobStatus
 from models.tenant import Tenant
 from models.transitions import MAX_CRASHES, MAX_ERROR_RETRIES, CancelAnswer, HeartbeatAnswer
 from models.webhook import WebhookDelivery, WebhookEvent
@@ -43,6 +43,8 @@ class Account:
     overdue: bool = False
     row_when_ended: str | None = None
     endpoints_when_ended: set[str] = field(default_factory=set)
+    outcomes: dict[int, AttemptOutcome] = field(default_factory=dict)
+    """Of the attempts that have ended."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Jobs(RuleBasedStateMachine):
         holds = self._holds(token) and not account.cancel_requested
         assert self.steps.succeed(token.job_id, token.attempt) == holds
         if holds:
+            account.outcomes[token.attempt] = AttemptOutcome.SUCCEEDED
             self._ends(account, JobStatus.SUCCEEDED)
 
     @rule(token=tokens)
@@ -130,6 +133,7 @@ class Jobs(RuleBasedStateMachine):
         holds = self._holds(token)
         assert self.steps.fail(token.job_id, token.attempt) == holds
         if holds:
+            self.accounts[token.job_id].outcomes[token.attempt] = AttemptOutcome.FAILED
             self._ends(self.accounts[token.job_id], JobStatus.FAILED)
 
     @rule(token=tokens)
@@ -138,14 +142,18 @@ class Jobs(RuleBasedStateMachine):
         holds = self._holds(token) and account.cancel_requested
         assert self.steps.confirm_cancel(token.job_id, token.attempt) == holds
         if holds:
+            account.outcomes[token.attempt] = AttemptOutcome.CANCELED
             self._ends(account, JobStatus.CANCELED)
 
     @rule(token=tokens)
     def drain(self, token: Token) -> None:
+        account = self.accounts[token.job_id]
         holds = self._holds(token)
         assert self.steps.hand_back(token.job_id, token.attempt) == holds
         if holds:
-            self._goes_back(self.accounts[token.job_id])
+            is_canceled = account.cancel_requested
+            account.outcomes[token.attempt] = AttemptOutcome.CANCELED if is_canceled else AttemptOutcome.DRAINED
+            self._goes_back(account)
 
     @rule(token=tokens)
     def meet_a_retryable_error(self, token: Token) -> None:
@@ -155,8 +163,11 @@ class Jobs(RuleBasedStateMachine):
         if not holds:
             return
         if not account.cancel_requested and account.retries == MAX_ERROR_RETRIES:
+            account.outcomes[token.attempt] = AttemptOutcome.FAILED
             self._ends(account, JobStatus.FAILED)
             return
+        is_canceled = account.cancel_requested
+        account.outcomes[token.attempt] = AttemptOutcome.CANCELED if is_canceled else AttemptOutcome.ERROR
         account.retries += not account.cancel_requested
         self._goes_back(account)
         account.due = account.status != JobStatus.QUEUED
@@ -166,7 +177,14 @@ class Jobs(RuleBasedStateMachine):
         holds = self._holds(token)
         assert self.steps.record_crash(token.job_id, token.attempt) == holds
         if holds:
+            self.accounts[token.job_id].outcomes[token.attempt] = AttemptOutcome.CRASHED
             self._crashes(self.accounts[token.job_id])
+
+    @rule(token=tokens)
+    def ask_what_became_of_it(self, token: Token) -> None:
+        """As after a reply that was lost."""
+        account = self.accounts[token.job_id]
+        assert self.steps.outcome_of(token.job_id, token.attempt) == account.outcomes.get(token.attempt)
 
     # --- time and the reconciler ---
 
@@ -200,7 +218,9 @@ class Jobs(RuleBasedStateMachine):
         }
         assert set(self.steps.rescue_lost()) == lost
         for job_id in lost:
-            self._crashes(self.accounts[job_id])
+            account = self.accounts[job_id]
+            account.outcomes[account.attempt] = AttemptOutcome.LOST
+            self._crashes(account)
 
     @rule()
     def expire(self) -> None:
@@ -218,6 +238,13 @@ class Jobs(RuleBasedStateMachine):
         taken = self.steps.take_undispatched()
         assert len(taken) == len(set(taken))
         assert all(self.accounts[job_id].status == JobStatus.QUEUED for job_id in taken)
+        assert self.steps.take_undispatched() == []  # their messages are under way
+
+    @rule()
+    def publish_while_the_broker_is_down(self) -> None:
+        taken = self.steps.take_undispatched()
+        self.steps.forget_dispatch(taken)
+        assert self.steps.take_undispatched() == taken
 
     # --- what holds always ---
 
@@ -254,6 +281,7 @@ class Jobs(RuleBasedStateMachine):
             assert [attempt.attempt for attempt in of_job] == list(range(1, account.attempt + 1))
             still_open = [attempt.attempt for attempt in of_job if attempt.ended_at is None]
             assert still_open == ([account.attempt] if account.status == JobStatus.RUNNING else [])
+            assert {one.attempt: one.outcome for one in of_job if one.outcome is not None} == account.outcomes
 
     def _each_end_is_reported_once_to_those_who_were_there(
         self, events: Sequence[WebhookEvent], deliveries: Sequence[WebhookDelivery]
