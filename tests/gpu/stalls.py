@@ -1,8 +1,8 @@
 """Whether anything is compiled, recorded or allocated in mid-stream: `python -m tests.gpu.stalls --help`.
 
 One rank of the 14b preset with drawn weights renders one video after the other: of one size, of another, of the first
-again, and with a prompt too long to be folded. Of each: milliseconds to the first block and between blocks, and how often
-the device was asked for memory after the fourth block. Exits with 1 when a block after the fourth took much longer than
+again, and with a prompt too long to be folded. Of each: milliseconds to the first block and between blocks, how often
+the device was asked for memory after the fourth. Exits with 1 when a block after the fourth took much longer than
 the others, or, of a render like one before it, any block, or when that one asked for memory.
 """
 
