@@ -15,6 +15,7 @@ from worker.outage import Outage
 from worker.storage import StorageError
 
 SWEEP_EVERY_S = 600.0
+AFTER_ERROR_S = 60.0
 STEP_PAUSE_S = 0.05  # so that a large bucket is read over minutes, and the record and the storage have time for others
 STOP_TIMEOUT_S = 1.0
 
@@ -42,16 +43,18 @@ class Collecting:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            pause_s = AFTER_ERROR_S
             try:
                 self._sweep()
                 self._storage_outage.is_over()
+                pause_s = SWEEP_EVERY_S
             except StorageError as error:
                 self._storage_outage.goes_on(error)
             except (OperationalError, InterfaceError, PoolTimeoutError) as error:
                 log.warning("a sweep broke off, the record is away", error=str(error))
             except Exception:
-                log.exception("a sweep failed")  # what it did not reach waits for the next one
-            self._stop.wait(SWEEP_EVERY_S)
+                log.exception("a sweep failed")  # what it did not reach is left for the next one
+            self._stop.wait(pause_s)
 
     def _sweep(self) -> None:
         for _ in self._collector.sweep():

@@ -48,7 +48,10 @@ class Collector:
     unused_uploads_kept: dt.timedelta
 
     def sweep(self) -> Iterator[None]:
-        """Yields after each step: a page of keys, or some hundred rows. Raises StorageError, SQLAlchemyError."""
+        """Yields after each step: a look at a page of keys or some hundred rows, or one deletion.
+
+        Raises StorageError, SQLAlchemyError.
+        """
         tally = Tally()
         yield from self._discard_and_delete_uploads(tally)
         yield from self._abandon_unfinished(tally)
@@ -76,9 +79,9 @@ class Collector:
                 with self.database.transaction() as session:
                     forget_upload(session, upload.id)
                 self._note(LeftoverKind.UPLOAD, 1, tally)
+                yield
             if not due:
                 return
-            yield
 
     def _abandon_unfinished(self, tally: Tally) -> Iterator[None]:
         waiting: list[UnfinishedUpload] = []
@@ -113,6 +116,7 @@ class Collector:
                 ended = ended_jobs(session, {name for name in names if name is not None})
             for job in sorted(ended):
                 self._note(LeftoverKind.CHECKPOINT, self.storage.delete_prefix(job.checkpoint_prefix), tally)
+                yield
             yield
 
     def _delete_lost_outputs(self, tally: Tally) -> Iterator[None]:
@@ -123,6 +127,7 @@ class Collector:
                 lost = lost_attempts(session, {name for name in names.values() if name is not None})
             for attempt in sorted(lost):
                 self._note(LeftoverKind.ATTEMPT, self.storage.delete_prefix(attempt.prefix), tally)
+                yield
             yield
 
     def _note(self, kind: LeftoverKind, objects: int, tally: Tally) -> None:

@@ -225,6 +225,7 @@ def test_a_sweep_that_fails_is_begun_again_and_told_once(
     database_url: str, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collecting, "SWEEP_EVERY_S", 0.05)
+    monkeypatch.setattr(collecting, "AFTER_ERROR_S", 0.05)
     fails: list[Exception] = [ValueError("a mistake of ours"), *(StorageError("away") for _ in range(3))]
     sweeps = []
 
