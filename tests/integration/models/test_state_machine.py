@@ -76,6 +76,11 @@ class Jobs(RuleBasedStateMachine):
         self.accounts[job.id] = Account()
         return job.id
 
+    @rule(target=tokens)
+    def submit_and_claim(self) -> object:
+        """Most steps do nothing unless somebody has a job."""
+        return self.claim(self.submit(), "worker-1")
+
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
         account = self.accounts[job_id]
@@ -88,6 +93,10 @@ class Jobs(RuleBasedStateMachine):
             account.cancel_requested = True
         else:
             assert answer == CancelAnswer.ENDED
+
+    @rule(token=tokens)
+    def cancel_what_was_claimed(self, token: Token) -> None:
+        self.cancel(token.job_id)
 
     @rule()
     def add_endpoint(self) -> None:
@@ -209,6 +218,11 @@ class Jobs(RuleBasedStateMachine):
             self.steps.sql("UPDATE jobs SET deadline_at = now() - interval '1 s' WHERE id = :id", id=job_id)
             account.overdue = True
 
+    @rule(token=tokens)
+    def worker_dies(self, token: Token) -> None:
+        self.lease_expires(token.job_id)
+        self.rescue()
+
     @rule()
     def rescue(self) -> None:
         lost = {
@@ -322,7 +336,7 @@ def test_any_order_of_events_keeps_the_promises(database: Database) -> None:
     run_state_machine_as_test(
         lambda: Jobs(database),
         settings=settings(
-            max_examples=25,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
