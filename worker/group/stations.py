@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from enum import StrEnum
 
 from worker.group.request import RenderPhase, RenderProgress
 
 PREPARE_AHEAD_S = 30.0
-"""What is left of the drawing when the next video is taken: enough to fetch and decode its files."""
+"""What is left of the drawing when the next video is taken, at most: enough to fetch and decode its files."""
+LEAST_AHEAD_S = 5.0
+AHEAD_OF_SLOWEST = 3.0
+"""Times as long as the slowest of the last videos took to prepare is enough too: the longer a video waits here, the
+longer another node may have been idle."""
+PREPARATIONS_REMEMBERED = 8
 FINISHING_AT_MOST = 3
 """When so many stand behind the drawing, disk or network are the slower part, and more would pile up there."""
 
@@ -49,6 +54,7 @@ class Stations:
         self._changed = threading.Condition()
         self._visits: list[Visit] = []
         self._pace = _Pace()
+        self._preparations_s: deque[float] = deque(maxlen=PREPARATIONS_REMEMBERED)
 
     def admit(self, name: str, *, timeout_s: float) -> Visit | None:
         """Let one more in, as soon as there is a place; None when there was none in time."""
@@ -66,10 +72,12 @@ class Stations:
             at = Counter(visit.station for visit in self._visits)
             if at[Station.PREPARING] or at[Station.WAITING] or at[Station.FINISHING] >= FINISHING_AT_MOST:
                 return False
-            return not at[Station.DRAWING] or self._pace.left_s() <= PREPARE_AHEAD_S
+            return not at[Station.DRAWING] or self._pace.left_s() <= self._ahead_s()
 
     def move(self, visit: Visit, station: Station) -> None:
         with self._changed:
+            if visit.station is Station.PREPARING:
+                self._preparations_s.append(time.monotonic() - visit.since)
             visit.station = station
             if station is Station.DRAWING:
                 self._pace = _Pace()
@@ -104,6 +112,11 @@ class Stations:
         """Videos at each station."""
         with self._changed:
             return {station: sum(visit.station is station for visit in self._visits) for station in Station}
+
+    def _ahead_s(self) -> float:
+        if not self._preparations_s:
+            return PREPARE_AHEAD_S
+        return min(PREPARE_AHEAD_S, max(LEAST_AHEAD_S, AHEAD_OF_SLOWEST * max(self._preparations_s)))
 
 
 class _Pace:

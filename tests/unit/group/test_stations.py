@@ -4,7 +4,7 @@ import pytest
 
 from worker.group import stations as stations_module
 from worker.group.request import RenderPhase, RenderProgress
-from worker.group.stations import FINISHING_AT_MOST, PREPARE_AHEAD_S, Station, Stations, Visit
+from worker.group.stations import FINISHING_AT_MOST, LEAST_AHEAD_S, PREPARE_AHEAD_S, Station, Stations, Visit
 
 
 class Clock:
@@ -49,6 +49,22 @@ def test_nobody_comes_while_the_drawing_has_long_to_go(clock: Clock) -> None:
         is_over_soon = (blocks - block) * 0.5 <= PREPARE_AHEAD_S and block > 1
         assert stations.has_place() == is_over_soon, block
     assert stations.has_place()
+
+
+@pytest.mark.parametrize(("preparing_s", "ahead_s"), [(0.2, LEAST_AHEAD_S), (4.0, 12.0), (60.0, PREPARE_AHEAD_S)])
+def test_the_next_comes_as_early_as_the_last_ones_needed(clock: Clock, preparing_s: float, ahead_s: float) -> None:
+    stations = Stations()
+    visit = stations.admit("first", timeout_s=0.01)
+    assert visit is not None
+    clock.now += preparing_s
+    stations.move(visit, Station.WAITING)
+    clock.now += 100.0
+    stations.move(visit, Station.DRAWING)
+    blocks = 100
+    for block in range(1, blocks + 1):
+        clock.now += 0.5
+        stations.note(RenderProgress(RenderPhase.RENDERING, block, blocks))
+        assert stations.has_place() == ((blocks - block) * 0.5 <= ahead_s), block
 
 
 def test_the_pace_of_one_drawing_says_nothing_of_the_next(clock: Clock) -> None:
