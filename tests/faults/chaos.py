@@ -61,10 +61,11 @@ class Customers:
                 return
             orders = self.rng.choice(NASTY if self.rng.random() < 0.08 else ORDINARY)
             key = f"chaos-{number}"
-            job_id = self.installation.submit(orders, seconds=self.rng.choice((1, 1, 1, 3)), key=key)
+            seconds = self.rng.choice((1, 1, 1, 3))
+            job_id = self.installation.submit(orders, seconds=seconds, key=key)
             self.submitted.append(job_id)
             if self.rng.random() < 0.1:
-                assert self.installation.submit(orders, seconds=1, key=key) == job_id
+                assert self.installation.submit(orders, seconds=seconds, key=key) == job_id
             if self.rng.random() < 0.08:
                 with suppress(httpx.HTTPError):
                     self.installation.cancel(self.rng.choice(self.submitted[-5:]))
@@ -102,7 +103,7 @@ def _run(installation: Installation, *, jobs: int, run_s: float, seed: int, ever
     submitting = threading.Thread(target=customers.run, daemon=True)
     submitting.start()
     ends_at = time.monotonic() + run_s
-    while time.monotonic() < ends_at:
+    while time.monotonic() < ends_at and customers.error is None:
         faults.strike_one(customers.submitted)
         struck_at = time.monotonic()
         while time.monotonic() < min(ends_at, struck_at + every_s):
