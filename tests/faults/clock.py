@@ -30,6 +30,8 @@ SECONDS = (
     (signs_of_life, "EVERY_S"),
     (s3_connection, "READ_TIMEOUT_S"),
     (webhooks, "TIMEOUT_S"),
+    (webhooks, "CLAIM_PATIENCE_S"),
+    (webhooks, "RECORD_PATIENCE_S"),
 )
 SPANS = (
     (transitions, "LEASE"),

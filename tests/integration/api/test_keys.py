@@ -133,7 +133,8 @@ REQUESTS = {
                      ("POST", f"{ENDPOINT}/rotate-secret"),
                      ("GET", f"{ENDPOINT}/deliveries"),
                      ("GET", f"{ENDPOINT}/deliveries/dlv_{ID}"),
-                     ("POST", f"{ENDPOINT}/deliveries/dlv_{ID}/replay")],
+                     ("POST", f"{ENDPOINT}/deliveries/dlv_{ID}/replay"),
+                     ("POST", f"{ENDPOINT}/replay")],
     Scope.WORKERS: [("GET", "/v1/workers"), ("GET", "/v1/workers/gpu-1")],
     Scope.DRAIN: [("PUT", "/v1/worker-drains/gpu-1")],
 }  # fmt: skip
@@ -144,6 +145,7 @@ def test_a_key_may_do_what_its_scopes_say_and_nothing_else(api: RunningApi, make
         "/v1/jobs": BODY,
         "/v1/uploads": {"filename": "a"},
         "/v1/webhook-endpoints": {"url": "https://a.example/"},
+        f"{ENDPOINT}/replay": {"since": "2026-03-01T06:00:00Z"},
     }
     covered = {(method, path) for requests in REQUESTS.values() for method, path in requests}
     assert len(covered) == _number_of_operations(api)
