@@ -140,6 +140,7 @@ class Job(Base):
     phase: Mapped[str | None]
     blocks_done: Mapped[int] = mapped_column(default=0)
     blocks_total: Mapped[int | None]
+    checkpoint_key: Mapped[str | None] = mapped_column(comment="the object that names what is kept of a render")
 
     # how it ended
     error_code: Mapped[str | None]

@@ -73,5 +73,10 @@ def checkpoint_prefix(*, tenant_id: str, job_id: str) -> str:
     return f"{CHECKPOINTS}{tenant_id}/{job_id}/"
 
 
+def checkpoint_key(name: str, *, tenant_id: str, job_id: str, attempt: int) -> str:
+    """Two attempts of one job never write the same object; the later one may name the earlier one's."""
+    return f"{checkpoint_prefix(tenant_id=tenant_id, job_id=job_id)}{attempt}/{name}"
+
+
 def output_key(name: OutputName, *, tenant_id: str, job_id: str, attempt: int) -> str:
     return attempt_prefix(tenant_id=tenant_id, job_id=job_id, attempt=attempt) + name

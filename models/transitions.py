@@ -104,6 +104,12 @@ def heartbeat(
     return HeartbeatAnswer.KEPT if job.cancel_requested_at is None else HeartbeatAnswer.CANCEL_REQUESTED
 
 
+def record_checkpoint(session: Session, job_id: str, *, attempt: int, key: str) -> bool:
+    """The next attempt may go on from what lies in the storage under `key`. False: the lease is lost."""
+    job = _changed(session, update(Job).where(_held(job_id, attempt)).values(checkpoint_key=key))
+    return job is not None
+
+
 def succeed(
     session: Session,
     job_id: str,

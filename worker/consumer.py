@@ -23,9 +23,12 @@ from worker.settings import WorkerSettings
 from worker.signs_of_life import show_signs_of_life
 from worker.storage import open_storage
 from worker.tasks.attempt_directories import AttemptDirectories
+from worker.tasks.checkpointing import CheckpointRules
 from worker.tasks.desk import RenderDesk
 from worker.tasks.drain import Drain
 from worker.tasks.render import Stories, register
+from worker.tasks.video_identity import NetworkIdentity
+from worker.weights.identity import weights_identity
 
 MESSAGES_AT_ONCE = 1
 HAND_BACK_MARGIN_S = 5.0
@@ -54,6 +57,7 @@ def main(arguments: list[str]) -> int:
         preset=settings.preset,
         attempts=AttemptDirectories(settings.attempts_directory),
         drain=drain,
+        checkpoints=CheckpointRules(network=_network(settings), every_s=settings.checkpoint_every_s),
     )
     stories = Stories(desk)
     register(app, stories)
@@ -70,6 +74,12 @@ def main(arguments: list[str]) -> int:
     worker.start()
     stories.wait_until_all_ended(grace_s=HAND_BACK_GRACE_S)
     return int(worker.exitcode or 0)
+
+
+def _network(settings: WorkerSettings) -> NetworkIdentity:
+    return NetworkIdentity(
+        preset=settings.preset, weights=weights_identity(settings.weights), precision=settings.precision
+    )
 
 
 if __name__ == "__main__":

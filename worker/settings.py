@@ -61,6 +61,10 @@ class WorkerSettings(CommonSettings):
     health_host: str = "127.0.0.1"
     health_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, which is logged")
 
+    checkpoint_every_s: float = Field(
+        default=30.0, gt=0, description="what is drawn of a long video is kept as often as that"
+    )
+
     drain_grace_s: float = Field(default=25.0, gt=0, description="after SIGTERM, until what still runs is killed")
     start_deadline_s: float = Field(default=900.0, gt=0, description="until all ranks have their weights")
     progress_deadline_s: float = Field(

@@ -8,6 +8,7 @@ from worker.group.link import GroupLink
 from worker.media.limits import MediaLimits
 from worker.storage import Storage
 from worker.tasks.attempt_directories import AttemptDirectories
+from worker.tasks.checkpointing import CheckpointRules
 from worker.tasks.drain import Drain
 
 
@@ -23,3 +24,4 @@ class RenderDesk:
     drain: Drain
     fetch_limits: FetchLimits = field(default_factory=FetchLimits)
     media_limits: MediaLimits = field(default_factory=MediaLimits)
+    checkpoints: CheckpointRules = field(default_factory=CheckpointRules)

@@ -1,5 +1,7 @@
 """One attempt at a video, step by step: fetch, prepare, render, measure, upload. Every step needs the lease.
 
+A long video is kept while it is drawn, and goes on where an earlier attempt came to.
+
 Other attempts take the same steps beside it; only the drawing has to wait for its turn, in the group.
 
 Knows files, the group behind its socket and the storage; writes nothing to the record but the progress.
@@ -8,7 +10,7 @@ Knows files, the group behind its socket and the storage; writes nothing to the 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.job import Job, Phase
@@ -26,11 +28,15 @@ from worker.media.length import LengthPolicy
 from worker.media.measure import Measurement, measure
 from worker.media.picture import SizeRule, size_policy
 from worker.media.poster import Stills, make_stills
+from worker.media.segments import Segmentation, Segments
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.sink_rotation import SinkRotation
 from worker.storage import StorageError, StoredObject
+from worker.tasks.checkpointing import Checkpointing
 from worker.tasks.desk import RenderDesk
 from worker.tasks.lease import Lease, Standing
+from worker.tasks.resuming import resume
+from worker.tasks.video_identity import identity_of
 
 FETCH_QUIET_S = 60.0
 PREPARE_QUIET_S = 300.0
@@ -75,7 +81,7 @@ def make(job: Job, *, group: Session, lease: Lease, desk: RenderDesk, directory:
     """Raises what the lease and the group say, and the errors that `endings.py` sorts."""
     prepared = _prepare(job, lease=lease, desk=desk, directory=directory)
     failpoint(Failpoint.PREPARED, job.id)
-    result = _render(job, prepared, group=group, lease=lease, directory=directory)
+    result = _render(job, prepared, group=group, lease=lease, desk=desk, directory=directory)
     lease.begin(Phase.MUXING, quiet_allowance_s=MEASURE_QUIET_S)
     measured = measure(result.video, sound=prepared.sound)
     check(
@@ -118,8 +124,49 @@ def _fetch(source: str, job: Job, *, desk: RenderDesk, into: Path) -> Path:
     return fetch(source, desk.places, tenant_id=job.tenant_id, into=into, limits=desk.fetch_limits)
 
 
-def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease, directory: Path) -> RenderResult:
-    request = RenderRequest(
+def _render(
+    job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease, desk: RenderDesk, directory: Path
+) -> RenderResult:
+    """Draw the video, or what an earlier attempt has not drawn of it."""
+    request = _request(job, prepared, directory=directory)
+    plan = Segmentation.of(request.duration_s, output_fps=request.output_fps)
+    if plan.count == 1:
+        return _draw(job, request, group=group, lease=lease)
+    pieces = pieces_directory(directory)
+    pieces.mkdir()
+    video = identity_of(request, desk.checkpoints.network)
+    lease.begin(Phase.PREPARING, quiet_allowance_s=FETCH_QUIET_S, watching=directory)
+    resumed = resume(
+        job.id,
+        job.checkpoint_key,
+        video=video,
+        plan=plan,
+        storage=desk.storage,
+        into=pieces,
+        may_go_on=lease.check,
+    )
+    made = 0 if resumed is None else len(resumed.manifest.pieces)
+    with Checkpointing(
+        job,
+        rules=desk.checkpoints,
+        video=video,
+        plan=plan,
+        directory=pieces,
+        resumed=resumed,
+        lease=lease,
+        database=desk.database,
+        storage=desk.storage,
+    ):
+        return _draw(job, replace(request, segments=Segments(pieces, made=made)), group=group, lease=lease)
+
+
+def pieces_directory(directory: Path) -> Path:
+    """Of an attempt's directory: where the finished pieces of a long video are."""
+    return directory / "pieces"
+
+
+def _request(job: Job, prepared: PreparedInputs, *, directory: Path) -> RenderRequest:
+    return RenderRequest(
         name=f"{job.id}.{job.attempt}",
         speech=prepared.speech,
         picture=prepared.picture,
@@ -137,6 +184,8 @@ def _render(job: Job, prepared: PreparedInputs, *, group: Session, lease: Lease,
         sink_rotation=SinkRotation(job.sink_rotation),
     )
 
+
+def _draw(job: Job, request: RenderRequest, *, group: Session, lease: Lease) -> RenderResult:
     def on_progress(progress: RenderProgress) -> None:
         if progress.phase is RenderPhase.MUXING:
             lease.let_finish()

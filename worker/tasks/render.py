@@ -24,10 +24,11 @@ from models.queues import TaskName
 from worker.failpoints import Failpoint, failpoint
 from worker.group.errors import GroupFailed, GroupUnavailable, RenderDrained
 from worker.group.link import Session
+from worker.tasks.checkpointing import forget_if_ended
 from worker.tasks.desk import RenderDesk
 from worker.tasks.endings import Ending, ending_of
 from worker.tasks.lease import CancelRequested, DrainRequested, Lease, LeaseLost
-from worker.tasks.making import Made, make
+from worker.tasks.making import Made, make, pieces_directory
 
 POLL_S = 0.2
 
@@ -122,6 +123,7 @@ def _live(job: Job, group: Session, desk: RenderDesk, place: ExitStack) -> None:
             _end_badly(job, lease, ending_of(error))
         else:
             _succeed(job, lease, made)
+        forget_if_ended(job, directory=pieces_directory(directory), lease=lease, storage=desk.storage)
 
 
 def _succeed(job: Job, lease: Lease, made: Made) -> None:
