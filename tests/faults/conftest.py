@@ -12,6 +12,7 @@ from tests.faults.checker import check
 from tests.faults.installation import Installation, running_installation
 
 QUICK_CLOCK = "0.1"
+TIMEOUT_S = max(300.0, 1500 * float(os.environ.get(CLOCK, QUICK_CLOCK)))
 HAS_PASSED = pytest.StashKey[bool]()
 
 
@@ -23,6 +24,14 @@ def _installation() -> Iterator[Installation]:
         directory.chmod(0o755)
         with running_installation(directory, clock=clock, nodes=2, mutant=mutant) as installation:
             yield installation
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leases and restarts take their time, and on a busy machine a whole installation does."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 @pytest.hookimpl(wrapper=True)

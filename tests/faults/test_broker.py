@@ -10,7 +10,7 @@ from tests.faults.figures import record
 from tests.faults.installation import Installation, freeze, thaw
 from tests.unit.group.conftest import wait_for
 
-SLACK_S = 8.0
+SLACK_S = 15.0
 PREFIX = str(BROKER_SETTINGS["broker_transport_options"]["global_keyprefix"])
 
 

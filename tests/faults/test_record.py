@@ -9,7 +9,7 @@ from tests.faults.strikes import Action
 from tests.unit.group.conftest import wait_for
 from worker.failpoints import Failpoint
 
-SLACK_S = 10.0
+SLACK_S = 15.0
 
 
 def test_no_acknowledged_job_is_lost_when_the_record_crashes_again_and_again(installation: Installation) -> None:

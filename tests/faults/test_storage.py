@@ -11,7 +11,7 @@ from tests.servers.faulty_proxy import Cut
 from tests.unit.group.conftest import wait_for
 from worker.failpoints import Failpoint
 
-SLACK_S = 10.0
+SLACK_S = 15.0
 UNAVAILABLE = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 SERVER_ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 

@@ -9,7 +9,7 @@ from tests.faults.strikes import Action
 from tests.unit.group.conftest import wait_for
 from worker.failpoints import Failpoint
 
-SLACK_S = 8.0
+SLACK_S = 15.0
 
 
 def test_a_sender_that_dies_before_it_notes_the_answer_sends_the_same_event_again(installation: Installation) -> None:

@@ -18,7 +18,7 @@ DEATHS = {
     Failpoint.UPLOADED: "killed after the upload, before the outcome",
     Failpoint.DONE: "killed right after the outcome",
 }
-SLACK_S = 6.0
+SLACK_S = 15.0
 """For the start of a consumer on a busy machine; a lease and a round of the reconciler come to 65 s."""
 
 

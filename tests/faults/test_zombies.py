@@ -12,7 +12,7 @@ from tests.faults.strikes import Action
 from tests.unit.group.conftest import wait_for
 from worker.failpoints import Failpoint
 
-SLACK_S = 6.0
+SLACK_S = 15.0
 
 
 def test_a_zombie_that_wakes_with_a_finished_video_changes_nothing(installation: Installation) -> None:
