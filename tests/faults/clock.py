@@ -23,16 +23,20 @@ SECONDS = (
     (scheduler, "AFTER_DATABASE_ERROR_S"),
     (scheduler, "AFTER_BROKER_ERROR_S"),
     (patient_connection, "ANSWER_TIMEOUT_S"),
-    (consumer_process, "QUIET_S"),
-    (consumer_process, "FROZEN_S"),
     (consumer_process, "LONGEST_PAUSE_S"),
     (consumer_process, "LIVED_WELL_S"),
-    (signs_of_life, "EVERY_S"),
     (s3_connection, "READ_TIMEOUT_S"),
     (webhooks, "TIMEOUT_S"),
     (webhooks, "CLAIM_PATIENCE_S"),
     (webhooks, "RECORD_PATIENCE_S"),
 )
+LIVELINESS = (
+    (consumer_process, "QUIET_S"),
+    (consumer_process, "FROZEN_S"),
+    (signs_of_life, "EVERY_S"),
+)
+SHORTEST_LIVELINESS = 0.2
+"""Of their times: a busy machine leaves a live process waiting for some seconds."""
 SPANS = (
     (transitions, "LEASE"),
     (transitions, "ERROR_RETRY_DELAY"),
@@ -47,8 +51,10 @@ def set_clock(fraction: float) -> None:
     """Once, before anything of the process runs."""
     for module, name in (*SECONDS, *SPANS):
         setattr(module, name, getattr(module, name) * fraction)
+    for module, name in LIVELINESS:
+        setattr(module, name, getattr(module, name) * max(fraction, SHORTEST_LIVELINESS))
     waits = (min(wait, LONGEST_WEBHOOK_PAUSE) * fraction for wait in deliveries.SCHEDULE)
-    deliveries.SCHEDULE = tuple(waits)
+    setattr(deliveries, "SCHEDULE", tuple(waits))  # noqa: B010 - its type says ten of them
     options = queues.BROKER_SETTINGS["broker_transport_options"]
     for name in BROKER_TIMES:
         options[name] *= fraction

@@ -30,49 +30,52 @@ class Mutation:
     apply: Callable[[], None]
 
 
-def _rescue_whatever_the_lease_says() -> None:
-    rescue_lost = reconciler.rescue_lost
+def _replace(module: Any, name: str, value: Any) -> Any:
+    """Put `value` in place of what the module calls by that name; returns that. A guard by another name is an error."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    return before
 
+
+def _rescue_whatever_the_lease_says() -> None:
     def rescue_all(session: Session) -> list[str]:
         session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 s' WHERE status = 'running'"))
-        return rescue_lost(session)
+        return list(rescue_lost(session))
 
-    reconciler.rescue_lost = rescue_all  # type: ignore[assignment]
+    rescue_lost = _replace(reconciler, "rescue_lost", rescue_all)
 
 
 def _never_give_up() -> None:
-    lease.GIVE_UP_AFTER_S = float("inf")
+    _replace(lease, "GIVE_UP_AFTER_S", float("inf"))
 
 
 def _ignore_the_attempt() -> None:
     def held(job_id: str, attempt: int) -> ColumnElement[bool]:
         return and_(Job.id == job_id, Job.status == JobStatus.RUNNING)
 
-    transitions._held = held
+    _replace(transitions, "_held", held)
 
 
 def _rescue_nobody() -> None:
-    reconciler.rescue_lost = lambda session: []  # type: ignore[assignment]
+    _replace(reconciler, "rescue_lost", lambda session: [])
 
 
 def _publish_once() -> None:
-    reconciler.take_undispatched = lambda session: []
+    _replace(reconciler, "take_undispatched", lambda session: [])
 
 
 def _answer_every_request_anew() -> None:
     from api import jobs
 
-    def create(database: Any, identity: Any, create: Callable[[Session], Any]) -> Any:
+    def create_always(database: Any, identity: Any, create: Callable[[Session], Any]) -> Any:
         with database.transaction() as session:
             return create(session)
 
-    jobs.stored_answer = lambda session, identity: None
-    jobs.create_once = create
+    _replace(jobs, "stored_answer", lambda session, identity: None)
+    _replace(jobs, "create_once", create_always)
 
 
 def _write_the_event_after_the_commit() -> None:
-    write_event = transitions.write_event
-
     def write_later(session: Session, job: Job) -> None:
         job_id, engine = job.id, session.get_bind()
 
@@ -83,24 +86,22 @@ def _write_the_event_after_the_commit() -> None:
 
         event.listen(session, "after_commit", lambda _: threading.Thread(target=write).start(), once=True)
 
-    transitions.write_event = write_later
+    write_event = _replace(transitions, "write_event", write_later)
 
 
 def _believe_the_storage() -> None:
-    S3Storage._verify = lambda self, key, **expected: None  # type: ignore[method-assign]
+    _replace(S3Storage, "_verify", lambda self, key, **expected: None)
 
 
 def _believe_the_disk() -> None:
-    making._compare = lambda stored, measured: None
+    _replace(making, "_compare", lambda stored, measured: None)
 
 
 def _name_every_try_anew() -> None:
-    signed_headers = webhooks.signed_headers
-
-    def with_a_new_id(**named: Any) -> dict[str, str]:
+    def with_a_new_id(**named: Any) -> Any:
         return signed_headers(**{**named, "message_id": f"evt_{uuid.uuid4().hex}"})
 
-    webhooks.signed_headers = with_a_new_id
+    signed_headers = _replace(webhooks, "signed_headers", with_a_new_id)
 
 
 MUTATIONS = {

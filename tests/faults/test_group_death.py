@@ -6,9 +6,10 @@ import time
 
 from models.job import AttemptOutcome, JobStatus
 from tests.faults.figures import record
-from tests.faults.installation import LANES, PROGRESS_DEADLINE_S, Installation
+from tests.faults.installation import LANES, Installation
 from tests.unit.group.conftest import members_of, wait_for
 
+SHORT_DEADLINE_S = 3.0
 DEATHS = ("exit", "raise", "memory", "kill", "stop", "hang")
 """As `tests.unit.group.stand_in_rank` does them. Of the last two only the missing progress tells."""
 
@@ -16,7 +17,7 @@ DEATHS = ("exit", "raise", "memory", "kill", "stop", "hang")
 def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_in_the_next(
     installation: Installation,
 ) -> None:
-    with installation.lanes(1, ranks=2, progress_deadline_s=PROGRESS_DEADLINE_S) as (node,):
+    with installation.lanes(1, ranks=2, progress_deadline_s=SHORT_DEADLINE_S) as (node,):
         for how in DEATHS:
             job_id = installation.submit(f"rank=1 block=2 do={how} attempt=1 seconds=0.1", seconds=3, preset=LANES[0])
             installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)

@@ -18,7 +18,7 @@ SERVER_ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConn
 
 def test_a_storage_that_answers_with_errors_is_asked_again_and_the_video_is_whole(installation: Installation) -> None:
     job_id, held = _finished_but_not_uploaded(installation)
-    broken = []
+    broken: list[bytes] = []
 
     def break_once(data: bytes) -> bytes:
         """So that the next request needs a new connection, which is what gets the refusals."""
@@ -65,7 +65,7 @@ def test_a_storage_that_is_down_for_long_costs_another_attempt_and_ships_nothing
 
 def test_a_storage_that_hangs_is_given_up_by_the_clock_of_the_worker(installation: Installation) -> None:
     job_id, held = _finished_but_not_uploaded(installation)
-    hung = []
+    hung: list[float] = []
 
     def hang_once(data: bytes) -> bytes:
         if not hung:
@@ -85,7 +85,7 @@ def test_a_storage_that_hangs_is_given_up_by_the_clock_of_the_worker(installatio
 
 def test_a_lost_reply_to_an_upload_leaves_one_whole_object(installation: Installation) -> None:
     job_id, held = _finished_but_not_uploaded(installation)
-    lost = []
+    lost: list[bytes] = []
 
     def lose_one(data: bytes) -> bytes:
         if not lost and data.startswith(b"HTTP/1.1 200"):
@@ -102,7 +102,7 @@ def test_a_lost_reply_to_an_upload_leaves_one_whole_object(installation: Install
 
 def test_an_upload_that_breaks_off_is_sent_again(installation: Installation) -> None:
     job_id, held = _finished_but_not_uploaded(installation)
-    cut_off = []
+    cut_off: list[int] = []
 
     def cut_short(data: bytes) -> bytes:
         if not cut_off and b"PUT " not in data and len(data) > 2000:
