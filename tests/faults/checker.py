@@ -50,7 +50,7 @@ class Findings:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-def check(installation: Installation, *, webhooks_within_s: float = 30.0) -> None:
+def check(installation: Installation, *, webhooks_within_s: float) -> None:
     """All five invariants, for all jobs there ever were. Call it when every job should have ended."""
     wait_for(lambda: not undelivered(installation), timeout_s=webhooks_within_s)
     findings = findings_of(installation)

@@ -51,5 +51,5 @@ def installation(_installation: Installation, request: pytest.FixtureRequest) ->
         return
     _installation.restore()
     for job_id in sorted(_installation.acknowledged):
-        _installation.wait_for_end(job_id)
-    check(_installation)
+        _installation.wait_for_end(job_id, timeout_s=_installation.seconds(140) + 60)
+    check(_installation, webhooks_within_s=_installation.seconds(140) + 30)

@@ -10,8 +10,8 @@ from tests.faults.installation import LANES, Installation
 from tests.unit.group.conftest import members_of, wait_for
 
 SHORT_DEADLINE_S = 3.0
-DEATHS = ("exit", "raise", "memory", "kill", "stop", "hang")
-"""As `tests.unit.group.stand_in_rank` does them. Of the last two only the missing progress tells."""
+DEATHS = ("exit", "raise", "memory", "kill", "stop")
+"""As `tests.unit.group.stand_in_rank` does them. Of the last only the missing progress tells."""
 
 
 def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_in_the_next(
