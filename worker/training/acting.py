@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS
-from worker.training.espeak import Phoneme
+from worker.training.espeak import Phoneme, with_ends
 from worker.training.speech import Utterance
 from worker.training.visemes import mouth_track, pauses
 
@@ -58,6 +58,18 @@ def joined(parts: Sequence[Utterance], *, gap_s: float) -> Utterance:
         phonemes.append(Phoneme((length - len(silence)) / AUDIO_SAMPLE_RATE, ""))
     voice = " ".join(sorted({part.voice for part in parts}))
     return Utterance(voice, np.concatenate(samples), tuple(phonemes))
+
+
+def excerpt(spoken: Utterance, *, start_s: float, duration_s: float) -> Utterance:
+    """A part of an utterance; a phoneme that is under way at its beginning begins there."""
+    end_s = start_s + duration_s
+    heard = tuple(
+        Phoneme(max(0.0, phoneme.start_s - start_s), phoneme.ipa)
+        for phoneme, end in with_ends(spoken.phonemes, until_s=spoken.duration_s)
+        if end > start_s and phoneme.start_s < end_s
+    )
+    samples = spoken.samples[round(start_s * AUDIO_SAMPLE_RATE) : round(end_s * AUDIO_SAMPLE_RATE)]
+    return Utterance(spoken.voice, samples, heard)
 
 
 def _lids(spoken: Utterance, *, duration_s: float, frames: int, seed: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import linear, pad, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from worker.pipeline.dit.attention import SelfAttention
 from worker.pipeline.dit.blocks import AudioInjection, BlockModulation, DiTBlock, Modulation
@@ -38,13 +38,11 @@ class Keys:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
-    def later(self) -> Keys:
-        """For every block those of the block before it; zeros for the first."""
-        return Keys(tuple(map(_later, self.keys)), tuple(map(_later, self.values)))
-
-    def detached(self) -> Keys:
-        """Without what gradients would need."""
-        return Keys(tuple(x.detach() for x in self.keys), tuple(x.detach() for x in self.values))
+    def later(self, past: Keys | None = None) -> Keys:
+        """For every block those of the block before it. For the first of them those of `past`, n = 1, or zeros."""
+        if past is None:
+            return Keys(tuple(map(_later, self.keys)), tuple(map(_later, self.values)))
+        return Keys(tuple(map(_later, self.keys, past.keys)), tuple(map(_later, self.values, past.values)))
 
 
 @dataclass(frozen=True)
@@ -111,24 +109,24 @@ class BatchedDiT:
         latents_Bncfhw = reference_Bchw[:, None, :, None]
         times = reference_Bchw.new_full(latents_Bncfhw.shape[:2], CLEAN)
         scene = Scene(first_block=0, frames=1, audio=(), text=text, reference=Keys((), ()))
-        _, keys = self._run(latents_Bncfhw, times, scene, before=None, mask=REFERENCE_MASK)
+        _, keys = self._run(latents_Bncfhw, times, scene, _OwnPast(None), mask=REFERENCE_MASK)
         return keys
 
-    def context(self, latents_Bncfhw: Tensor, scene: Scene, *, before: Keys | None = None) -> Keys:
-        """Keys of finished blocks, as `DiT.write_context` writes them. Without `before` each of them is under the one
-        before it, and the first under the reference frame alone."""
+    def context(self, latents_Bncfhw: Tensor, scene: Scene, *, past: Keys | None = None) -> Keys:
+        """Keys of finished blocks, as `DiT.write_context` writes them. Each of them is under the one before it; the
+        first under `past`, n = 1, or under the reference frame alone."""
         times_Bn = latents_Bncfhw.new_full(latents_Bncfhw.shape[:2], CLEAN)
-        _, keys = self._run(latents_Bncfhw, times_Bn, scene, before=before, mask=VIDEO_MASK)
+        _, keys = self._run(latents_Bncfhw, times_Bn, scene, _OwnPast(past), mask=VIDEO_MASK)
         return keys
 
     def flow(self, latents_Bncfhw: Tensor, times_Bn: Tensor, scene: Scene, *, before: Keys) -> Tensor:
         """The flow of noisy blocks [B, n, c, f, h, w]. `before` are the keys of the finished block before each of
         them; those that are all zeros are no keys (there is none before block 0)."""
-        flow, _ = self._run(latents_Bncfhw, times_Bn, scene, before=before, mask=VIDEO_MASK)
+        flow, _ = self._run(latents_Bncfhw, times_Bn, scene, _GivenPast(before), mask=VIDEO_MASK)
         return flow
 
     def _run(
-        self, latents_Bncfhw: Tensor, times_Bn: Tensor, scene: Scene, *, before: Keys | None, mask: int
+        self, latents_Bncfhw: Tensor, times_Bn: Tensor, scene: Scene, past: _OwnPast | _GivenPast, *, mask: int
     ) -> tuple[Tensor, Keys]:
         ops, dit = self.dit.kernels, self.dit
         B, n, _, f, height, _ = latents_Bncfhw.shape
@@ -136,22 +134,26 @@ class BatchedDiT:
         x_SD = self._embed(latents_Bncfhw, mask=mask)
         modulations, head = self._read_times(times_Bn.flatten())
         is_reference = mask == REFERENCE_MASK
-        turn = None if is_reference else self._block_turns(scene.first_block, n)
+        turn = self._sink_turns(scene.first_block, 0) if is_reference else self._block_turns(scene.first_block, n)
+        sink_turn = self._sink_turns(scene.first_block, n)
         rows = ops.norm(x_SD, modulations[0].attention.norm)
         kept: list[tuple[Tensor, Tensor]] = []
         for layer, (block, modulation) in enumerate(zip(self._blocks, modulations, strict=True)):
             following = modulations[layer + 1].attention.norm if layer + 1 < len(modulations) else head
             number = dit._injection_after.get(layer) if scene.audio else None
             q_BnSHK, k_BnSHK, v_BnSHK = self._project(block.self_attn, rows, B=B, n=n)
+            still_BnSHK = k_BnSHK
+            q_BnSHK, k_BnSHK = _turned(q_BnSHK, turn), _turned(k_BnSHK, turn)
             if is_reference:
-                kept.append((k_BnSHK, v_BnSHK))
-                still = self._sink_turn(self.config.sink_position)
-                o_BnSHK = _attend(_turned(q_BnSHK, still), _turned(k_BnSHK, still), v_BnSHK)
+                kept.append((still_BnSHK, v_BnSHK))
+                o_BnSHK = _attend(q_BnSHK, k_BnSHK, v_BnSHK)
             else:
-                assert turn is not None
-                q_BnSHK, k_BnSHK = _turned(q_BnSHK, turn), _turned(k_BnSHK, turn)
                 kept.append((k_BnSHK, v_BnSHK))
-                o_BnSHK = self._attend_block(layer, q_BnSHK, k_BnSHK, v_BnSHK, scene, before)
+                sink = (
+                    _turned(scene.reference.keys[layer].expand(-1, n, -1, -1, -1), sink_turn),
+                    scene.reference.values[layer].expand(-1, n, -1, -1, -1),
+                )
+                o_BnSHK = _attend_all(q_BnSHK, sink, past.of(layer, k_BnSHK, v_BnSHK), (k_BnSHK, v_BnSHK))
             y_SD = ops.linear(Rows(o_BnSHK.flatten(3).flatten(0, 2)), block.self_attn.o)
             x_SD = _gated(x_SD, y_SD, modulation.attention.gate)
             x_SD, rows = ops.add_norm(
@@ -171,29 +173,6 @@ class BatchedDiT:
             dit.head(rows), "(b n f h w) (p q c) -> b n c f (h p) (w q)", b=B, n=n, f=f, h=height // p, p=p, q=q
         )
         return flow_Bncfhw, Keys(tuple(k for k, _ in kept), tuple(v for _, v in kept))
-
-    def _attend_block(
-        self, layer: int, q_BnSHK: Tensor, k_BnSHK: Tensor, v_BnSHK: Tensor, scene: Scene, before: Keys | None
-    ) -> Tensor:
-        """To the reference frame, the block before, and itself."""
-        n = q_BnSHK.shape[1]
-        k_before = _later(k_BnSHK) if before is None else before.keys[layer]
-        v_before = _later(v_BnSHK) if before is None else before.values[layer]
-        sink_BnLHK = scene.reference.keys[layer].expand(-1, n, -1, -1, -1)
-        turns = [self.config.sink_position + sink_turns(self.config, scene.first_block + i) for i in range(n)]
-        sink = self._sink_turns(turns)
-        k = torch.cat((_turned(sink_BnLHK, sink), k_before.to(k_BnSHK.dtype), k_BnSHK), dim=2)
-        v = torch.cat((scene.reference.values[layer].expand(-1, n, -1, -1, -1), v_before.to(v_BnSHK.dtype), v_BnSHK), 2)
-        return _attend(q_BnSHK, k, v, present=self._present(k_before, sink_BnLHK.shape[2], k_BnSHK.shape[2]))
-
-    @staticmethod
-    def _present(k_before: Tensor, sink: int, own: int) -> Tensor:
-        """[B, n, keys] True where there is a key."""
-        there_Bn1 = k_before.detach().flatten(2).any(-1, keepdim=True)
-        B, n, S = k_before.shape[:3]
-        return torch.cat(
-            (there_Bn1.new_ones(B, n, sink), there_Bn1.expand(-1, -1, S), there_Bn1.new_ones(B, n, own)), dim=-1
-        )
 
     def _project(self, attention: SelfAttention, rows: Rows, *, B: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, normed but not turned, and values, [B, n, S, H, K]."""
@@ -234,12 +213,33 @@ class BatchedDiT:
         angles = [token_angles(self.config, block_positions(self.config, block), self._space_LP) for block in blocks]
         return _turn(torch.stack(angles))
 
-    def _sink_turns(self, positions: Sequence[int]) -> Turn:
-        """Angles of the reference frame at several time positions, [n, L, P]."""
-        return _turn(torch.stack([token_angles(self.config, [at], self._space_LP) for at in positions]))
+    def _sink_turns(self, first_block: int, count: int) -> Turn:
+        """Angles of the reference frame under consecutive blocks, [n, L, P]; of no blocks, as it was written."""
+        turns = [sink_turns(self.config, first_block + place) for place in range(count)] or [0]
+        at = [self.config.sink_position + turned for turned in turns]
+        return _turn(torch.stack([token_angles(self.config, [position], self._space_LP) for position in at]))
 
-    def _sink_turn(self, position: int) -> Turn:
-        return self._sink_turns([position])
+
+@dataclass(frozen=True)
+class _OwnPast:
+    """Every block sees the one before it in the same pass, the first what came before."""
+
+    first: Keys | None
+
+    def of(self, layer: int, k_BnSHK: Tensor, v_BnSHK: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first is None:
+            return _later(k_BnSHK), _later(v_BnSHK)
+        return _later(k_BnSHK, self.first.keys[layer]), _later(v_BnSHK, self.first.values[layer])
+
+
+@dataclass(frozen=True)
+class _GivenPast:
+    """Every block sees one that was finished in a pass before."""
+
+    keys: Keys
+
+    def of(self, layer: int, _k_BnSHK: Tensor, _v_BnSHK: Tensor) -> tuple[Tensor, Tensor]:
+        return self.keys.keys[layer], self.keys.values[layer]
 
 
 def _turn(angles_nSP: Tensor) -> Turn:
@@ -252,9 +252,10 @@ def _turned(x_BnSHK: Tensor, turn: Turn) -> Tensor:
     return rotate(x_BnSHK.flatten(0, 2), every).view(x_BnSHK.shape)
 
 
-def _later(x_Bn: Tensor) -> Tensor:
-    """Everything one block later; zeros come first."""
-    return pad(x_Bn, (*(0, 0) * (x_Bn.dim() - 2), 1, 0))[:, :-1]
+def _later(x_Bn: Tensor, first_B1: Tensor | None = None) -> Tensor:
+    """Everything one block later, behind `first` or zeros."""
+    first_B1 = torch.zeros_like(x_Bn[:, :1]) if first_B1 is None else first_B1.to(x_Bn.dtype)
+    return torch.cat((first_B1, x_Bn[:, :-1]), dim=1)
 
 
 def _gated(x_SD: Tensor, y_SD: Tensor, gate_MD: Tensor) -> Tensor:
@@ -263,10 +264,19 @@ def _gated(x_SD: Tensor, y_SD: Tensor, gate_MD: Tensor) -> Tensor:
     return torch.addcmul(x_SD.view(M, -1, D), y_SD.view(M, -1, D).to(x_SD.dtype), gate_MD[:, None]).flatten(0, 1)
 
 
-def _attend(q_BnSHK: Tensor, k_BnGHK: Tensor, v_BnGHK: Tensor, *, present: Tensor | None = None) -> Tensor:
+def _attend_all(q_BnSHK: Tensor, *parts: tuple[Tensor, Tensor]) -> Tensor:
+    """To the reference frame, the block before and the block itself; what is all zeros is not there."""
+    dtype = parts[-1][1].dtype
+    keys, values = (torch.cat([part[which].to(dtype) for part in parts], dim=2) for which in (0, 1))
+    present = [k.detach().flatten(2).any(-1, keepdim=True).expand(-1, -1, k.shape[2]) for k, _ in parts]
+    return _attend(q_BnSHK, keys, values, present_BnG=torch.cat(present, dim=-1))
+
+
+def _attend(q_BnSHK: Tensor, k_BnGHK: Tensor, v_BnGHK: Tensor, *, present_BnG: Tensor | None = None) -> Tensor:
     """Softmax attention of every block by itself."""
-    q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q_BnSHK, k_BnGHK, v_BnGHK))
-    mask = None if present is None else present.flatten(0, 1)[:, None, None].expand(-1, -1, q.shape[2], -1)
-    dtype = v.dtype
-    o = scaled_dot_product_attention(q.to(dtype), k.to(dtype), v, attn_mask=mask)
-    return o.transpose(1, 2).reshape(q_BnSHK.shape)
+    dtype = v_BnGHK.dtype
+    q, k, v = (x.to(dtype).flatten(0, 1).transpose(1, 2) for x in (q_BnSHK, k_BnGHK, v_BnGHK))
+    mask = None
+    if present_BnG is not None:
+        mask = present_BnG.flatten(0, 1)[:, None, None].expand(-1, -1, q.shape[2], -1)
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).reshape(q_BnSHK.shape)

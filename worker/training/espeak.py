@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,11 @@ class Phoneme:
 
     start_s: float
     ipa: str
+
+
+def with_ends(phonemes: Sequence[Phoneme], *, until_s: float) -> list[tuple[Phoneme, float]]:
+    """Each phoneme and when it ends; the last one ends with the sound."""
+    return list(zip(phonemes, [*(later.start_s for later in phonemes[1:]), until_s], strict=False))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def roll_out(
             clean = step.clean(latents, network.flow(latents, times, alone, before=seen))
             if step.next_sigma is not None:
                 latents = renoise(clean, here[step.index + 1], sigma=step.next_sigma)
-        before = network.context(clean, alone, before=seen)
+        before = network.context(clean, alone, past=seen)
         made.append(clean)
         began.append(torch.stack(starts))
     return RolledOut(clean=torch.cat(made, dim=1), noisy=torch.cat(began, dim=2))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.pipeline.config import VIDEO_FPS
-from worker.training.espeak import Phoneme
+from worker.training.espeak import Phoneme, with_ends
 
 OPEN, WIDTH, TEETH, TONGUE = range(4)
 """Columns of a track: how far the lips are apart (0 to 1), how wide the mouth is (-1 rounded to 1 spread), how much of
@@ -108,12 +108,11 @@ def _sounds(
     phonemes: Sequence[Phoneme], *, duration_s: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[Viseme]]:
     """Middles and lengths in seconds of all sounds and silences, without gaps."""
-    starts = [phoneme.start_s for phoneme in phonemes]
-    ends = [*starts[1:], duration_s]
-    parts: list[tuple[float, float, Viseme]] = [(-1.0, starts[0] if starts else duration_s, SILENCE)]
-    for phoneme, start, end in zip(phonemes, starts, ends, strict=True):
+    first_s = phonemes[0].start_s if phonemes else duration_s
+    parts: list[tuple[float, float, Viseme]] = [(-1.0, first_s, SILENCE)]
+    for phoneme, end in with_ends(phonemes, until_s=duration_s):
         found = [_OF_LETTER[letter] for letter in letters(phoneme.ipa)] or [SILENCE if not phoneme.ipa else _THROAT]
-        cuts = np.linspace(start, end, len(found) + 1)
+        cuts = np.linspace(phoneme.start_s, end, len(found) + 1)
         parts.extend(zip(cuts[:-1].tolist(), cuts[1:].tolist(), found, strict=True))
     parts.append((duration_s, duration_s + 1.0, SILENCE))
     lasting = [part for part in parts if part[1] > part[0]]

@@ -40,6 +40,11 @@ def test_the_mouth_is_shut_in_silence() -> None:
     assert _said("a", "", "", "", "a")[7:13, OPEN].max() < 0.02
 
 
+def test_a_sound_without_phonemes_moves_nothing() -> None:
+    assert mouth_track([], duration_s=1.0, frames=16).max() == 0
+    assert pauses([], duration_s=1.0, at_least_s=0.2) == ((0.0, 1.0),)
+
+
 def test_a_vowel_changes_with_its_neighbours() -> None:
     assert _said("u", "e", "u")[5:7, WIDTH].mean() < _said("i", "e", "i")[5:7, WIDTH].mean() - 0.1
 

@@ -1,0 +1,23 @@
+import torch
+
+from worker.pipeline.config import AVATAR
+from worker.training.seeing import new_autoencoder, standardise
+
+
+def test_standard_latents_decode_to_the_same_pixels() -> None:
+    torch.manual_seed(1)
+    network = new_autoencoder(AVATAR.vae).eval()
+    pixels = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = network.encode(pixels).latent_dist
+        latents, deviation = before.mode(), before.std
+        made = network.decode(latents).sample
+        mean, std = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
+        standardise(network, AVATAR.vae, mean_c=mean, std_c=std)
+        after = network.encode(pixels).latent_dist
+        again = network.decode(after.mode()).sample
+    wanted_mean, wanted_std = (torch.tensor(v) for v in (AVATAR.vae.latents_mean, AVATAR.vae.latents_std))
+    assert torch.allclose(after.mode().mean((0, 2, 3, 4)), wanted_mean, atol=1e-3)
+    assert torch.allclose(after.mode().std((0, 2, 3, 4)), wanted_std, atol=1e-2)
+    assert torch.allclose(again, made, atol=1e-3)
+    assert torch.allclose(after.std / deviation, (wanted_std / std)[None, :, None, None, None], rtol=1e-2)

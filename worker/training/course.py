@@ -1,0 +1,223 @@
+"""The whole training: its phases in their order, what passes from one to the next, and where it is kept meanwhile.
+
+Knows files of its own directory: `state.pt` to go on from, `log.jsonl`, and at the end `avatar.safetensors`. A course
+that was interrupted goes on from its state with the same results but for the order of sums.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worker.pipeline.audio_encoder import AudioEncoder
+from worker.pipeline.checkpoint import Network, RandomWeights
+from worker.pipeline.checkpoint.bundled import write_bundle
+from worker.pipeline.checkpoint.fill import wanted_shapes
+from worker.pipeline.dit.dit import DiT
+from worker.pipeline.text_encoder import TextEncoder
+from worker.training.acting import act
+from worker.training.forcing import Forcing, SelfForcing, TeacherForcing
+from worker.training.hearing import Hearing, HearingLosses, sounds_of
+from worker.training.journal import Journal
+from worker.training.phase_run import Losses, PhaseRun
+from worker.training.plan import Phase, Plan
+from worker.training.pool import Pool, fill_pool, prompts_of
+from worker.training.seeing import SeeingLosses, latent_statistics, new_autoencoder, standardise
+from worker.training.speech import Utterance
+
+log = logging.getLogger(__name__)
+
+
+class OtherCourse(ValueError):
+    """The directory holds the state of a training with another seed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a course works: its directory, its device, and threads that make examples."""
+
+    directory: Path
+    device: torch.device
+    threads: int
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state.pt"
+
+    @property
+    def journal(self) -> Path:
+        return self.directory / "log.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        return self.directory / "avatar.safetensors"
+
+
+class Course:
+    """One training from its beginning, or from where its directory says it was."""
+
+    def __init__(self, plan: Plan, utterances: Sequence[Utterance], place: Place, *, seed: int) -> None:
+        """Raises `OtherCourse`."""
+        place.directory.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        config, device = plan.config, place.device
+        drawn = RandomWeights(seed)
+        self._plan = plan
+        self._utterances = utterances
+        self._place = place
+        self._seed = seed
+        self._text = TextEncoder(config.text, device=device, dtype=torch.float32, weights=drawn)
+        self._encoder = AudioEncoder(config.audio, device=device, weights=drawn)
+        self._hearing = Hearing(self._encoder, width=config.audio.hidden_size, sounds=sounds_of(utterances)).to(device)
+        self._autoencoder = new_autoencoder(config.vae)
+        nn.Module.to(self._autoencoder, device)
+        self._dit = DiT(config.dit).to(device)
+        self._journal = Journal(place.journal)
+        self._finished: list[Phase] = []
+        self._interrupted: dict[str, Any] | None = None
+        if place.state.is_file():
+            self._read_state()
+
+    def run(self) -> Path:
+        """The file of weights. Raises `TrainingBroken`."""
+        if Phase.HEARING not in self._finished:
+            self._hear()
+        if Phase.SEEING not in self._finished:
+            self._see()
+        if Phase.SELF_FORCING not in self._finished:
+            self._force(self._pools())
+        self._export()
+        return self._place.weights
+
+    def _hear(self) -> None:
+        share = self._plan.shares[Phase.HEARING]
+        losses = HearingLosses(
+            self._hearing,
+            self._utterances,
+            self._plan,
+            batch=share.batch,
+            seed=self._seed,
+            threads=self._place.threads,
+        )
+        try:
+            self._learn(Phase.HEARING, self._hearing, losses)
+        finally:
+            losses.close()
+
+    def _see(self) -> None:
+        share = self._plan.shares[Phase.SEEING]
+        acted = [act(spoken, seed=number) for number, spoken in enumerate(self._utterances)]
+        losses = SeeingLosses(
+            self._autoencoder, acted, self._plan, batch=share.batch, seed=self._seed, device=self._place.device
+        )
+        self._learn(Phase.SEEING, self._autoencoder, losses, finish=lambda: self._standardise(losses))
+
+    def _standardise(self, losses: SeeingLosses) -> None:
+        mean, std = latent_statistics(self._autoencoder, losses, batches=self._plan.statistics_batches)
+        standardise(self._autoencoder, self._plan.config.vae, mean_c=mean, std_c=std)
+        log.info("latents had deviations of %.3f to %.3f", float(std.min()), float(std.max()))
+
+    def _pools(self) -> list[Pool]:
+        self._hearing.requires_grad_(False)
+        self._autoencoder.requires_grad_(False)
+        pools = []
+        for frame in self._plan.frames:
+            log.info("drawing and encoding %d clips of %d x %d", self._plan.pool_clips, frame.width, frame.height)
+            pools.append(
+                fill_pool(
+                    self._utterances,
+                    frame,
+                    self._plan,
+                    autoencoder=self._autoencoder,
+                    hearing=self._encoder,
+                    seed=self._seed,
+                    threads=self._place.threads,
+                    device=self._place.device,
+                )
+            )
+        return pools
+
+    def _force(self, pools: Sequence[Pool]) -> None:
+        prompts = [self._text.encode(prompt) for prompt in prompts_of(self._plan.config)]
+        for phase, way in ((Phase.TEACHER_FORCING, TeacherForcing), (Phase.SELF_FORCING, SelfForcing)):
+            if phase in self._finished:
+                continue
+            share = self._plan.shares[phase]
+            forcing = Forcing(self._dit, pools, prompts, self._plan, batch=share.batch, seed=self._seed)
+            self._learn(phase, self._dit, way(forcing))
+            self._export()
+
+    def _learn(
+        self,
+        phase: Phase,
+        network: nn.Module,
+        losses: Callable[[int], Losses],
+        *,
+        finish: Callable[[], None] | None = None,
+    ) -> None:
+        run = PhaseRun(phase, self._plan.shares[phase], network)
+        if self._interrupted is not None:
+            run.restore(self._interrupted)
+            self._interrupted = None
+        run.steps(
+            losses,
+            journal=self._journal,
+            save=lambda: self._write_state(run.state()),
+            save_every_s=self._plan.save_every_s,
+        )
+        log.info("%s took %.0f s for %d steps", phase, run.seconds, run.step)
+        if finish is not None:
+            finish()
+        self._finished.append(phase)
+        self._write_state(None)
+
+    def _networks(self) -> dict[str, nn.Module]:
+        return {"hearing": self._hearing, "autoencoder": self._autoencoder, "dit": self._dit}
+
+    def _write_state(self, interrupted: dict[str, Any] | None) -> None:
+        unfinished = self._place.state.with_suffix(".part")
+        networks = {name: network.state_dict() for name, network in self._networks().items()}
+        torch.save(
+            {
+                "seed": self._seed,
+                "finished": [str(phase) for phase in self._finished],
+                "interrupted": interrupted,
+                "networks": networks,
+            },
+            unfinished,
+        )
+        unfinished.replace(self._place.state)
+
+    def _read_state(self) -> None:
+        state = torch.load(self._place.state, map_location=self._place.device, weights_only=True)
+        if state["seed"] != self._seed:
+            raise OtherCourse(f"{self._place.state} is of seed {state['seed']}, not {self._seed}")
+        for name, network in self._networks().items():
+            network.load_state_dict(state["networks"][name])
+        self._finished = [Phase(name) for name in state["finished"]]
+        self._interrupted = state["interrupted"]
+        log.info("going on after %s", ", ".join(self._finished) or "an interrupted beginning")
+
+    def _export(self) -> None:
+        write_bundle(
+            self._place.weights,
+            {
+                Network.DIT: _tensors(self._dit),
+                Network.VAE: _tensors(self._autoencoder),
+                Network.TEXT: _tensors(self._text._network),
+                Network.AUDIO: _tensors(self._encoder._network),
+            },
+            dtype=torch.float16,
+        )
+
+
+def _tensors(network: nn.Module) -> Mapping[str, Tensor]:
+    """What a source of weights fills, under the module's own names."""
+    kept = network.state_dict()
+    return {name: kept[name] for name in wanted_shapes(network)}

@@ -1,0 +1,111 @@
+"""How long and on how much each phase of the training works.
+
+Knows numbers only. A phase lasts for its minutes, whatever the machine makes of them, or for its steps where a plan
+says so; so a run ends when it was told to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from worker.pipeline.config import AVATAR, PipelineConfig
+from worker.training.faces import Frame
+
+
+class Phase(StrEnum):
+    """In their order."""
+
+    HEARING = "hearing"
+    """The audio encoder learns which sound is which."""
+    SEEING = "seeing"
+    """The VAE learns to keep drawn faces."""
+    TEACHER_FORCING = "teacher-forcing"
+    """The DiT learns to make the next block after true ones."""
+    SELF_FORCING = "self-forcing"
+    """The DiT learns to make the next block after its own, in the two steps of inference."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of one phase: its time, and the steps at which it ends even if there is time left."""
+
+    minutes: float
+    most_steps: int
+    rate: float
+    """The highest learning rate."""
+    batch: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training."""
+
+    config: PipelineConfig
+    frames: tuple[Frame, ...]
+    """Sizes of picture, which take turns."""
+    shares: dict[Phase, Share]
+    hearing_s: float
+    """Seconds of sound in one example of the first phase."""
+    seeing_frames: int
+    """Of one example of the second, 4 k + 1."""
+    seeing_crop: int
+    """Side in pixels of the part of a picture that most of those examples show."""
+    statistics_batches: int
+    """From which the latents' means and deviations are read."""
+    pool_clips: int
+    """Videos of each size that are drawn and encoded for the DiT."""
+    pool_blocks: int
+    """Blocks of each of them."""
+    forced_blocks: int
+    """Blocks of one example of the DiT's phases."""
+    save_every_s: float = 90.0
+
+    def lasting(self, minutes: float) -> Plan:
+        """The same in another time in all."""
+        whole = sum(share.minutes for share in self.shares.values())
+        return replace(
+            self,
+            shares={p: replace(share, minutes=share.minutes * minutes / whole) for p, share in self.shares.items()},
+        )
+
+
+_NO_END = 1_000_000
+
+FULL = Plan(
+    config=AVATAR,
+    frames=(Frame(192, 192), Frame(144, 192)),
+    shares={
+        Phase.HEARING: Share(2.5, _NO_END, rate=1e-3, batch=64),
+        Phase.SEEING: Share(6.0, _NO_END, rate=1e-3, batch=32),
+        Phase.TEACHER_FORCING: Share(7.5, _NO_END, rate=1e-3, batch=16),
+        Phase.SELF_FORCING: Share(6.0, _NO_END, rate=3e-4, batch=16),
+    },
+    hearing_s=3.0,
+    seeing_frames=9,
+    seeing_crop=96,
+    statistics_batches=12,
+    pool_clips=900,
+    pool_blocks=20,
+    forced_blocks=6,
+)
+"""For one H200: 22 minutes, and about two for what lies between."""
+
+TINY = Plan(
+    config=AVATAR,
+    frames=(Frame(64, 64), Frame(48, 64)),
+    shares={
+        Phase.HEARING: Share(1.0, 3, rate=1e-3, batch=2),
+        Phase.SEEING: Share(1.0, 3, rate=1e-3, batch=1),
+        Phase.TEACHER_FORCING: Share(1.0, 3, rate=1e-3, batch=2),
+        Phase.SELF_FORCING: Share(1.0, 2, rate=3e-4, batch=2),
+    },
+    hearing_s=1.0,
+    seeing_frames=9,
+    seeing_crop=48,
+    statistics_batches=3,
+    pool_clips=2,
+    pool_blocks=4,
+    forced_blocks=2,
+)
+"""Goes through everything once on a processor, within a minute. What comes out makes noise."""

@@ -1,0 +1,160 @@
+"""Videos for the DiT: drawn, encoded once, and kept on the device with the sound that each block hears.
+
+Knows how a video becomes what the DiT works on, in the way of the pipeline (`worker/pipeline/encoders.py`); no losses.
+
+Shapes: N clips, n blocks of each, f latent frames of a block, c latent channels, h x w latent cells, A width and S
+states of the audio encoder, R rows of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from torch import Tensor
+
+from worker.pipeline.audio_encoder import AudioEncoder
+from worker.pipeline.conditioning import LEAD_ROWS, audio_windows
+from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS, PipelineConfig, VAEConfig
+from worker.training.acting import Acted, act, joined
+from worker.training.ahead import Ahead
+from worker.training.drawing import draw
+from worker.training.faces import Face, Frame, face
+from worker.training.plan import Plan
+from worker.training.seeing import autocast
+from worker.training.sounds import varied
+from worker.training.speech import Utterance
+
+_AT_ONCE = 8
+"""Clips that are drawn and encoded together."""
+_GAPS_S = (0.15, 1.2)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All clips of one size, in bfloat16 on a GPU."""
+
+    frame: Frame
+    latents: Tensor
+    """[N, n, c, f, h, w]"""
+    references: Tensor
+    """[N, c, h, w]: the portraits."""
+    windows: Tensor
+    """[N, n, S, A, R]"""
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """Who says what."""
+
+    person: Face
+    acted: Acted
+
+
+def fill_pool(
+    utterances: Sequence[Utterance],
+    frame: Frame,
+    plan: Plan,
+    *,
+    autoencoder: AutoencoderKLWan,
+    hearing: AudioEncoder,
+    seed: int,
+    threads: int,
+    device: torch.device,
+) -> Pool:
+    """The same clips for the same seed and size of picture."""
+    casting = Ahead(lambda number: _cast(utterances, frame, plan, number=number, seed=seed), threads=threads, depth=64)
+    kept = torch.bfloat16 if device.type == "cuda" else torch.float32
+    latents: list[Tensor] = []
+    references: list[Tensor] = []
+    windows: list[Tensor] = []
+    try:
+        for first in range(0, plan.pool_clips, _AT_ONCE):
+            clips = [casting.take(number) for number in range(first, min(first + _AT_ONCE, plan.pool_clips))]
+            made, portraits = _filmed(clips, frame, plan, autoencoder=autoencoder, device=device)
+            latents.append(made.to(kept))
+            references.append(portraits.to(kept))
+            windows.extend(_heard(clip.acted, plan, hearing=hearing).to(kept) for clip in clips)
+    finally:
+        casting.close()
+    return Pool(frame, torch.cat(latents), torch.cat(references), torch.stack(windows))
+
+
+def frames_of(plan: Plan) -> int:
+    """Pixel frames of a clip."""
+    return plan.pool_blocks * plan.config.dit.frames_per_block - LEAD_ROWS
+
+
+def encoded(autoencoder: AutoencoderKLWan, config: VAEConfig, pixels_B3THW: Tensor) -> Tensor:
+    """Normalised latents [B, c, T', h, w] of clips in -1 to 1, as `VideoAutoencoder.encode_video` makes them."""
+    mean, std = (pixels_B3THW.new_tensor(v)[:, None, None, None] for v in (config.latents_mean, config.latents_std))
+    with autocast(pixels_B3THW.device):
+        mode: Tensor = autoencoder.encode(pixels_B3THW).latent_dist.mode()
+    return (mode.float() - mean) / std
+
+
+def _cast(utterances: Sequence[Utterance], frame: Frame, plan: Plan, *, number: int, seed: int) -> _Cast:
+    generator = np.random.default_rng((seed, 6, frame.width, number))
+    frames = frames_of(plan)
+    parts: list[Utterance] = []
+    while sum(part.duration_s for part in parts) < 1.3 * frames / VIDEO_FPS:
+        parts.append(utterances[int(generator.integers(len(utterances)))])
+    whole = act(varied(joined(parts, gap_s=float(generator.uniform(*_GAPS_S))), generator), seed=number)
+    samples = frames * AUDIO_SAMPLE_RATE // VIDEO_FPS
+    acted = Acted(whole.samples[:samples], whole.track[:frames], whole.lids[:frames])
+    return _Cast(face(int(generator.integers(2**31))), acted)
+
+
+@torch.no_grad()
+def _filmed(
+    clips: Sequence[_Cast], frame: Frame, plan: Plan, *, autoencoder: AutoencoderKLWan, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    tracks, lids = (
+        torch.from_numpy(np.stack(part)).to(device)
+        for part in zip(*((clip.acted.track, clip.acted.lids) for clip in clips), strict=True)
+    )
+    people = [clip.person for clip in clips]
+    video = draw(people, frame, tracks_BTK=tracks, lids_BT=lids).transpose(1, 2) * 2 - 1
+    portraits = draw(people, frame, tracks_BTK=torch.zeros_like(tracks[:, :1]), lids_BT=torch.zeros_like(lids[:, :1]))
+    latents = encoded(autoencoder, plan.config.vae, video)
+    references = encoded(autoencoder, plan.config.vae, portraits.transpose(1, 2) * 2 - 1)[:, :, 0]
+    blocks = latents.unflatten(2, (plan.pool_blocks, plan.config.dit.num_frame_per_block))  # type: ignore[no-untyped-call]
+    return blocks.transpose(1, 2), references
+
+
+def _heard(acted: Acted, plan: Plan, *, hearing: AudioEncoder) -> Tensor:
+    """The windows of all blocks, [n, S, A, R]."""
+    rows = list(audio_rows_of(acted, hearing=hearing))
+    windows = audio_windows(rows, plan.config.dit)
+    return torch.stack([next(windows) for _ in range(plan.pool_blocks)])
+
+
+def audio_rows_of(acted: Acted, *, hearing: AudioEncoder) -> Iterator[Tensor]:
+    """As the pipeline reads a sound."""
+    given = 0
+
+    def read(count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        nonlocal given
+        piece = acted.samples[given : given + count]
+        given += len(piece)
+        return piece
+
+    return hearing.rows(read, total_samples=len(acted.samples))
+
+
+def prompts_of(config: PipelineConfig) -> tuple[str, ...]:
+    """What is said to the DiT in training. All mean the same, so it learns not to mind."""
+    assert config.text.text_len >= 64
+    return (
+        "A character is talking.",
+        "A character is looking at the camera.",
+        "A person talks.",
+        "A cartoon of a woman who speaks to the camera, with a plain background.",
+        "Someone explains something, calmly",
+        "",
+        "Portrait, talking head, 4k",
+        "Ein Mann spricht.",
+    )
