@@ -65,7 +65,8 @@ class Preparation:
     def take(self, *, on_moved: Callable[[], None], may_go_on: Callable[[], None]) -> Prepared:
         """Wait for it. Raises what went wrong with the files, and what `may_go_on` raises, which is asked meanwhile.
 
-        `on_moved` is called when some of the sound was read since the last time: an hour of it takes a while.
+        `on_moved` is called when some of the sound was read or passed over since the last time: an hour of it takes a
+        while.
         """
         told_at = self._moved_at
         while not self._done.wait(POLL_S):
@@ -109,6 +110,7 @@ class Preparation:
                 total_samples=speech.samples,
                 image=_pixels(request.picture),
                 resumption=_resumption(request),
+                on_passed=self._notice,
             )
             encoded = self._encoded(settings, inputs)
             segments, known = request.segments, 0
@@ -138,10 +140,13 @@ class Preparation:
 
     def _noticed(self, read: ReadSamples) -> ReadSamples:
         def read_and_notice(samples: int) -> Samples:
-            self._moved_at = time.monotonic()
+            self._notice()
             return read(samples)
 
         return read_and_notice
+
+    def _notice(self) -> None:
+        self._moved_at = time.monotonic()
 
 
 def settings_of(request: RenderRequest) -> RenderSettings:

@@ -170,17 +170,25 @@ class PipelineRenderer:
         self, request: RenderRequest, settings: RenderSettings, *, on_progress: OnProgress, should_stop: ShouldCancel
     ) -> FileFinishing:
         started = time.monotonic()
-        drawn_at, frames = [], 0
+        drawn_at: list[float] = []
+        frames = 0
         with file_faults_told():
             prepared = self._prepared(request, settings, on_progress=on_progress, should_stop=should_stop)
             kept = None if request.segments is None else KeptLatents(request.segments.directory)
             first = prepared.encoded.beginning.first_block
             if first:
                 log.info("%s goes on at block %d", request.name, first)
+
+            def should_stop_now() -> bool:
+                """Asked at every block border, also of blocks that are replayed before the first one is drawn."""
+                if first and not drawn_at:
+                    on_progress(RenderProgress(RenderPhase.ENCODING, blocks_done=0, blocks_total=None))
+                return should_stop()
+
             try:
                 # closed at once when the writer fails: the DiT ranks would go on for blocks that nobody takes
                 with closing(
-                    self._pipeline.render(settings, inputs=prepared.encoded, should_stop=should_stop)
+                    self._pipeline.render(settings, inputs=prepared.encoded, should_stop=should_stop_now)
                 ) as blocks:
                     known = prepared.frames_known
                     for block in blocks:

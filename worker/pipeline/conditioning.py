@@ -10,7 +10,7 @@ Shapes: N states of wav2vec2, A their width, R rows (one per pixel frame).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import torch
@@ -35,13 +35,18 @@ def decoded_frames(config: DiTConfig, block: int) -> int:
 
 
 def audio_windows(
-    rows: Iterable[Tensor], config: DiTConfig, *, lead: int = LEAD_ROWS, first_block: int = 0
+    rows: Iterable[Tensor],
+    config: DiTConfig,
+    *,
+    lead: int = LEAD_ROWS,
+    first_block: int = 0,
+    on_passed: Callable[[], None] = lambda: None,
 ) -> Iterator[Tensor]:
     """The window [N, A, 13] of every block, for ever: the first row stands for all before, the last for all behind.
 
     `rows` yields pieces [N, A, any number of rows] in order; each is let go as soon as it is passed. `lead` is the
-    number of extra copies of the first row in front. Windows before `first_block` are passed over. Raises
-    `InvalidRender` when there is no row at all.
+    number of extra copies of the first row in front. Windows before `first_block` are passed over, and
+    `on_passed` is called for each. Raises `InvalidRender` when there is no row at all.
     """
     pieces = iter(rows)
     length = rows_for(config.num_frame_per_block)
@@ -53,6 +58,8 @@ def audio_windows(
             held = torch.cat((held, held[..., -1:] if piece is None else piece), dim=-1)
         if block >= first_block:
             yield held[..., :length].contiguous()
+        else:
+            on_passed()
         held = held[..., config.frames_per_block :]
 
 

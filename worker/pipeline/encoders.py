@@ -100,7 +100,10 @@ class Encoders:
         return Encoded(
             beginning=Beginning(reference=reference, prompt=prompt.rows, prompt_rows=prompt.length, first_block=first),
             windows=audio_windows(
-                rows, self._config.dit, first_block=min(replayed_blocks(self._config.dit, first), default=first)
+                rows,
+                self._config.dit,
+                first_block=min(replayed_blocks(self._config.dit, first), default=first),
+                on_passed=inputs.on_passed,
             ),
             resumption=resumption,
         )

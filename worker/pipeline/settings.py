@@ -5,6 +5,7 @@ Units are pixels, frames and samples (specification, sections 12 and 13).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from worker.pipeline.sound import ReadSamples
 
 if TYPE_CHECKING:
     from worker.pipeline.resumption import Resumption
+
+OnPassed = Callable[[], None]
 
 SIDE_MULTIPLE = 16
 """Pixels of a side that the VAE (8) and the patches of the DiT (2) need to divide."""
@@ -61,3 +64,5 @@ class RenderInputs:
     """[height, width, 3] RGB, of the size of the video."""
     resumption: Resumption | None = None
     """Where the render goes on, if some of the video was made before."""
+    on_passed: OnPassed = lambda: None
+    """Called again and again while sound before that is passed over: an hour of it may take half a minute."""

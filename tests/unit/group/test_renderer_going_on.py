@@ -18,6 +18,8 @@ from worker.group.messages import Draw
 from worker.group.renderer import PipelineRenderer, open_pipeline
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest, RenderResult
 from worker.media.segments import SEGMENT_FRAMES, Segments, finished_segments, latents_name, segment_name
+from worker.pipeline.config import preset
+from worker.pipeline.reach import replayed_blocks
 
 SECONDS = 23.2
 FRAMES = 372
@@ -79,6 +81,9 @@ def test_whenever_it_is_broken_off_the_next_attempt_makes_the_same_bytes_from_th
     first_drawn = next(progress for progress in seen if progress.phase is RenderPhase.RENDERING)
     assert first_drawn.blocks_done == pieces * BLOCKS_PER_PIECE + 1
     assert first_drawn.blocks_total == BLOCKS
+    replayed = len(replayed_blocks(preset("tiny").dit, first_drawn.blocks_done - 1))
+    told = sum(progress.phase is RenderPhase.ENCODING for progress in seen)
+    assert told >= 1 + replayed, "it is not silent while it replays"
     assert stop_at - pieces * BLOCKS_PER_PIECE <= BLOCKS_PER_PIECE, "what is drawn again is less than a piece"
     assert result.blocks == BLOCKS - pieces * BLOCKS_PER_PIECE
     assert request.video.read_bytes() == whole[fps]

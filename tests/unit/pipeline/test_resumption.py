@@ -76,6 +76,14 @@ def test_only_the_latents_that_are_needed_are_used(pipeline: Pipeline) -> None:
     assert np.array_equal(rest[0].frames, whole[-1].frames)
 
 
+def test_sound_that_is_passed_over_is_told_of(pipeline: Pipeline) -> None:
+    passed: list[None] = []
+    whole = render(pipeline, SETTINGS)
+    given = replace(inputs(SETTINGS), resumption=going_on_after(whole[:12]), on_passed=lambda: passed.append(None))
+    pipeline.prepare(SETTINGS, given)
+    assert len(passed) == replayed_blocks(TINY.dit, 12).start
+
+
 def test_other_latents_lead_to_other_frames(pipeline: Pipeline) -> None:
     """So that the tests above compare what depends on the latents."""
     whole = render(pipeline, SETTINGS)

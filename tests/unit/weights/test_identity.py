@@ -1,0 +1,40 @@
+"""Weights are told apart without being read."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from worker.weights.identity import DRAWN, weights_identity
+from worker.weights.manifest import FileRecord, Manifest
+
+
+def test_drawn_weights_are_called_so() -> None:
+    assert weights_identity(None) == DRAWN
+
+
+def test_pulled_weights_are_the_same_on_every_machine_and_others_are_not(tmp_path: Path) -> None:
+    identities = []
+    for name, sha256 in (("one", "aa"), ("copy", "aa"), ("other", "bb")):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "dit.safetensors").write_bytes(b"12345")
+        Manifest(files={"dit.safetensors": FileRecord(size=5, sha256=sha256)}).write(directory)
+        identities.append(weights_identity(directory))
+    one, copy, other = identities
+    assert one == copy != other
+
+
+@pytest.mark.parametrize("manifest", [None, "not JSON"])
+def test_weights_without_a_manifest_are_told_apart_by_their_files(tmp_path: Path, manifest: str | None) -> None:
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    file = tmp_path / "dit.safetensors"
+    file.write_bytes(b"12345")
+    before = weights_identity(tmp_path)
+    assert weights_identity(tmp_path) == before
+    os.utime(file, (1, 1))
+    written_again = weights_identity(tmp_path)
+    file.write_bytes(b"123456")
+    os.utime(file, (1, 1))
+    assert len({before, written_again, weights_identity(tmp_path)}) == 3
