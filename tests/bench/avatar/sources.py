@@ -1,0 +1,59 @@
+"""Where the frames of a clip come from: the pipeline with its weights, or the pencil that knows the truth."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.bench.avatar.clips import Clip
+from worker.pipeline.checkpoint.bundled import BundledWeights
+from worker.pipeline.compute import Compute
+from worker.pipeline.config import AVATAR
+from worker.pipeline.parallel import RankLayout
+from worker.pipeline.pipeline import Pipeline
+from worker.pipeline.prompt import USUAL_PROMPT
+from worker.pipeline.settings import RenderInputs, RenderSettings
+from worker.training.drawing import draw, portrait, to_uint8
+
+
+class Rendered:
+    """The avatar, on the processor, as a user gets it. Raises `CheckpointError`."""
+
+    def __init__(self, weights: Path) -> None:
+        compute = Compute.on(torch.device("cpu"))
+        self._pipeline = Pipeline.create(
+            AVATAR, layout=RankLayout.alone(), compute=compute, weights=BundledWeights(weights)
+        )
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """uint8 [T, H, W, 3]."""
+        given = 0
+
+        def read(count: int) -> np.ndarray:
+            nonlocal given
+            piece = clip.acted.samples[given : given + count]
+            given += len(piece)
+            return piece
+
+        settings = RenderSettings(
+            height=clip.frame.height,
+            width=clip.frame.width,
+            frames=len(clip.acted.track),
+            seed=0,
+            denoising_steps=2,
+            prompt=USUAL_PROMPT,
+        )
+        inputs = RenderInputs(
+            read_samples=read, total_samples=len(clip.acted.samples), image=portrait(clip.person, clip.frame)
+        )
+        blocks = self._pipeline.render(settings, inputs=inputs, should_stop=lambda: False)
+        return np.concatenate([block.frames for block in blocks])
+
+
+class Drawn:
+    """The truth itself: what the limits are proven on."""
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """uint8 [T, H, W, 3]."""
+        tracks, lids = torch.from_numpy(clip.acted.track)[None], torch.from_numpy(clip.acted.lids)[None]
+        return to_uint8(draw([clip.person], clip.frame, tracks_BTK=tracks, lids_BT=lids)[0]).numpy()

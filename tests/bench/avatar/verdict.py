@@ -1,0 +1,69 @@
+"""The limits, and what a video has to say to each of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.bench.avatar.clips import Clip
+from worker.training.drawing import opening, portrait
+from worker.training.reading import agreement, drift, read_openings
+
+LEAST_CORRELATION = 0.8
+MOST_LAG = 1
+"""Frames of 62 ms."""
+MOST_DRIFT = 0.02
+MOST_IN_SILENCE = 0.1
+"""Of the widest opening that the face has."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was measured of one video, and which limits it breaks."""
+
+    name: str
+    figures: dict[str, float]
+    broken: tuple[str, ...]
+
+    def __str__(self) -> str:
+        figures = " ".join(f"{name} {figure:.3f}" for name, figure in self.figures.items())
+        return f"{self.name}: {figures}{' BROKEN: ' + ', '.join(self.broken) if self.broken else ''}"
+
+
+def spoken(clip: Clip, frames: np.ndarray) -> Verdict:
+    """Of a clip with speech: mouth and sound belong together, and silence keeps the mouth shut."""
+    read = read_openings(frames, portrait(clip.person, clip.frame))
+    figures = {"silence": silence_of(clip, read)}
+    broken = ["silence"] if figures["silence"] > MOST_IN_SILENCE else []
+    try:
+        found = agreement(read, clip.truth)
+    except ValueError:
+        return Verdict(clip.name, figures, (*broken, "the mouth does not move"))
+    figures |= {"correlation": found.correlation, "lag": found.best_lag}
+    if not found.correlation >= LEAST_CORRELATION:
+        broken.append("correlation")
+    if abs(found.best_lag) > MOST_LAG:
+        broken.append("lag")
+    return Verdict(clip.name, figures, tuple(broken))
+
+
+def quiet(clip: Clip, frames: np.ndarray) -> Verdict:
+    """Of a clip without any speech."""
+    figure = silence_of(clip, read_openings(frames, portrait(clip.person, clip.frame)))
+    return Verdict(clip.name, {"silence": figure}, ("silence",) if figure > MOST_IN_SILENCE else ())
+
+
+def steady(clip: Clip, frames: np.ndarray) -> Verdict:
+    """Of a minute: the person at its end is the one at its beginning, and still speaks."""
+    moved = drift(frames, fps=16)
+    last = slice(-20 * 16, None)
+    found = agreement(read_openings(frames[last], portrait(clip.person, clip.frame)), clip.truth[last])
+    figures = {"colour": moved.colour, "shape": moved.shape, "last-correlation": found.correlation}
+    limits = {"colour": moved.colour <= MOST_DRIFT, "shape": moved.shape <= MOST_DRIFT}
+    limits["last-correlation"] = found.correlation >= LEAST_CORRELATION
+    return Verdict(clip.name, figures, tuple(name for name, kept in limits.items() if not kept))
+
+
+def silence_of(clip: Clip, read: np.ndarray) -> float:
+    """Mean opening in silence, as a share of the widest."""
+    widest = opening([clip.person], np.array([[[1, 0, 0, 0]]], dtype=np.float32))[0, 0]
+    return float(read[clip.silent].mean() / widest)
