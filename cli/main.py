@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cli.avatar import avatar
 from cli.bench import bench
 from cli.client_commands import cancel, jobs, submit, watch
 from cli.deliveries import deliveries
@@ -57,6 +58,7 @@ def command_line() -> typer.Typer:
     app.command(rich_help_panel=RENDERING)(doctor)
     app.command(rich_help_panel=RENDERING)(bench)
     app.add_typer(weights(), name="weights", rich_help_panel=RENDERING)
+    app.add_typer(avatar(), name="avatar", rich_help_panel=RENDERING)
     for client_command in (submit, jobs, watch, cancel):
         app.command(rich_help_panel=CLIENT)(client_command)
     app.add_typer(deliveries(), name="deliveries", rich_help_panel=CLIENT)
