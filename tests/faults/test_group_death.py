@@ -19,9 +19,9 @@ def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_i
 ) -> None:
     with installation.lanes(1, ranks=2, progress_deadline_s=SHORT_DEADLINE_S) as (node,):
         for how in DEATHS:
-            job_id = installation.submit(f"rank=1 block=2 do={how} attempt=1 seconds=0.1", seconds=3, preset=LANES[0])
-            installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
             ranks = tuple(node.rank_pids())
+            assert len(ranks) == 2, how
+            job_id = installation.submit(f"rank=1 block=2 do={how} attempt=1 seconds=0.1", seconds=3, preset=LANES[0])
             installation.wait_for_row(job_id, lambda row: row.crash_count == 1, timeout_s=20)
             assert members_of(ranks) == [], how
             first = installation.attempts(job_id)[0]
