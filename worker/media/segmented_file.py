@@ -56,11 +56,14 @@ class SegmentedFile:
         self._closer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"segments of {path.name}")
 
     def __enter__(self) -> Self:
-        self._directory.mkdir(exist_ok=True)
-        self._piece = self._next_piece()
-        self._track = self._started(
-            FfmpegProcess(sound_track(self._track_path, sound=self._sound, duration_s=self._duration_s), limits=LIMITS)
-        )
+        try:
+            self._directory.mkdir(exist_ok=True)
+            self._piece = self._next_piece()
+            track = sound_track(self._track_path, sound=self._sound, duration_s=self._duration_s)
+            self._track = self._started(FfmpegProcess(track, limits=LIMITS))
+        except BaseException:  # nobody leaves a context that was not entered
+            self.abort()
+            raise
         return self
 
     def __exit__(

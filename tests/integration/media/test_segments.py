@@ -140,6 +140,14 @@ def test_an_encoder_that_is_killed_in_a_later_piece_is_noticed(tone: Path, tmp_p
             write_often(video, frames, times=2 * SEGMENT_FRAMES)
 
 
+def test_a_sound_that_cannot_be_opened_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "sound.wav").write_bytes(b"no sound")
+    with pytest.raises(av.FFmpegError), writer(tmp_path / "v.mp4", tmp_path / "sound.wav", duration_s=22.0):
+        pass
+    assert not encoders()
+    assert [path.name for path in tmp_path.iterdir()] == ["sound.wav"]
+
+
 def test_a_sound_that_is_not_encoded_is_noticed_in_the_end(tone: Path, tmp_path: Path) -> None:
     with writer(tmp_path / "v.mp4", tone, duration_s=22.0) as video:
         encoders()[1].kill()
