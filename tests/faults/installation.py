@@ -138,7 +138,7 @@ class Installation:
             else:
                 part.start()
         for part in self.parts:
-            part.wait_until_ready()
+            part.keep_until_ready()
 
     def kill_all(self) -> None:
         for part in self.parts:

@@ -70,6 +70,16 @@ class Part:
     def is_ready(self) -> bool:
         return self.is_running
 
+    def keep_until_ready(self) -> None:
+        """As `wait_until_ready`, and started again when it ends meanwhile, as one does that was told to."""
+
+        def is_ready() -> bool:
+            if not self.is_running:
+                self.start()
+            return self.is_ready()
+
+        wait_for(is_ready, timeout_s=START_TIMEOUT_S)
+
     def wait_until_ready(self) -> None:
         wait_for(lambda: not self.is_running or self.is_ready(), timeout_s=START_TIMEOUT_S)
         assert self.is_running, self.said()[-4000:]
