@@ -24,6 +24,8 @@ from worker.training.plan import Plan
 
 _KL = 1e-6
 _EDGES = 1.0
+_FIRST_CERTAINTY = 6.0
+"""By how much the log variance of the posterior begins below 0: noise of variance 1 drowns what is to be learned."""
 _MOUTH = 3.0
 """How much more the pixels of the mouth count: they are few, and they are what this is about."""
 _WHOLE_EVERY = 4
@@ -39,6 +41,8 @@ def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
         num_res_blocks=config.num_res_blocks,
         temperal_downsample=list(config.temporal_downsample),
     )
+    with torch.no_grad():
+        cast(Tensor, network.quant_conv.bias)[config.z_dim :] -= _FIRST_CERTAINTY
     return network
 
 

@@ -21,3 +21,10 @@ def test_standard_latents_decode_to_the_same_pixels() -> None:
     assert torch.allclose(after.mode().std((0, 2, 3, 4)), wanted_std, atol=1e-2)
     assert torch.allclose(again, made, atol=1e-3)
     assert torch.allclose(after.std / deviation, (wanted_std / std)[None, :, None, None, None], rtol=1e-2)
+
+
+def test_the_posterior_begins_certain_of_itself() -> None:
+    torch.manual_seed(2)
+    with torch.no_grad():
+        posterior = new_autoencoder(AVATAR.vae).encode(torch.rand(1, 3, 1, 32, 32) * 2 - 1).latent_dist
+    assert posterior.std.mean() < 0.5 * posterior.mean.std()
