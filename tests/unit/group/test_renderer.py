@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,9 @@ def test_what_was_prepared_and_is_forgotten_leaves_no_process_and_no_file(
     _wait_for(lambda: len(_encoders()) == 1)
     renderer.forget(request_.name)
     _wait_for(lambda: _encoders() == [])
+    # whoever closes its files may not be done, and the next render writes to the same place
+    at_work = {f"{what} {request_.name}" for what in ("prepare", "drop")}
+    _wait_for(lambda: not at_work & {thread.name for thread in threading.enumerate()})
     assert sorted(request_.video.parent.iterdir()) == before
     assert _render(renderer, request_).frames == 16
 
@@ -276,7 +280,12 @@ def test_the_time_of_the_dit_is_told_from_the_first_work_on(
 
 def _encoders() -> list[psutil.Process]:
     """The ffmpeg processes of this one."""
-    return [child for child in psutil.Process().children() if "ffmpeg" in child.name()]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if "ffmpeg" in child.name():
+                found.append(child)
+    return found
 
 
 def _placed(request: RenderRequest, name: str, *, seed: int) -> RenderRequest:
