@@ -101,12 +101,11 @@ class Denoiser:
         `window` holds the rows of sound that the block hears, [states, width, 4 f + 5]. On a GPU this returns before
         the latents are there.
         """
-        slots, turn = self._place(block, window)
+        call = self._place(block, window)
         for step in steps:
             self._noise[step.index].copy_(noise(block, step.index), non_blocking=True)
-        call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
         # the ring repeats, so these few are all there are
-        key = (len(steps), slots.write.start, slots.read.stop)
+        key = (len(steps), call.slots.write.start, call.slots.read.stop)
         self._player.play(key, lambda: self._make(call, steps))
         return self._latents.clone()
 
@@ -115,9 +114,8 @@ class Denoiser:
 
         To resume at block n, start the session and replay the blocks of `reach.replayed_blocks` in order.
         """
-        slots, turn = self._place(block, window)
+        call = self._place(block, window)
         self._latents.copy_(latents)
-        call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
         self._write_context(self._conditions(), call)
 
     def flow(self, block: int, *, window: Tensor, latents: Tensor, step: DenoisingStep) -> Tensor:
@@ -125,16 +123,15 @@ class Denoiser:
 
         For comparisons: the same kernels as in `denoise`, but never recorded.
         """
-        slots, turn = self._place(block, window)
-        call = Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
+        call = self._place(block, window)
         noisy = latents.to(self._latents)
         return self._dit.flow(noisy, conditions=self._conditions(), time=self._times[step.timestep], call=call)
 
-    def _place(self, block: int, window: Tensor) -> tuple[Slots, Turn]:
+    def _place(self, block: int, window: Tensor) -> Call:
         """Bring everything that differs from block to block to where the work of a block reads it."""
         self.cache.turn_sink(block, rope=self._rope, kernels=self._dit.kernels)
         self._window.copy_(window, non_blocking=True)
-        return self.cache.block_slots(block), self._rope.block(block)
+        return self._call(self.cache.block_slots(block), self._rope.block(block))
 
     def _make(self, call: Call, steps: Sequence[DenoisingStep]) -> None:
         conditions = self._conditions()
@@ -151,14 +148,12 @@ class Denoiser:
         self._dit.write_context(self._latents, conditions=conditions, time=self._times[CLEAN], call=call)
 
     def _write_reference(self) -> None:
-        call = Call(
-            slots=self.cache.reference_slots(),
-            turn=self._rope.reference(),
-            cache=self.cache,
-            sequence=self._sequence,
-        )
+        call = self._call(self.cache.reference_slots(), self._rope.reference())
         self._dit.write_reference(self._reference, text=self._text, time=self._times[CLEAN], call=call)
         self.cache.keep_reference()
+
+    def _call(self, slots: Slots, turn: Turn) -> Call:
+        return Call(slots=slots, turn=turn, cache=self.cache, sequence=self._sequence)
 
     def _conditions(self) -> Conditions:
         return Conditions(text=self._text, audio=self._dit.read_audio(self._window))

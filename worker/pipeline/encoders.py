@@ -18,7 +18,7 @@ from torch import Tensor
 from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.checkpoint import WeightSource
 from worker.pipeline.compute import Compute
-from worker.pipeline.conditioning import audio_windows, block_count
+from worker.pipeline.conditioning import LEAD_ROWS, audio_windows, block_count
 from worker.pipeline.config import FRAMES_PER_LATENT, PipelineConfig
 from worker.pipeline.dit.kernels import exact_dtype
 from worker.pipeline.errors import InvalidRender
@@ -162,4 +162,4 @@ class _FirstFrames:
 
 def pixel_frames(latent_frames: int) -> int:
     """Frames of a stream of so many latent frames: one for the first, four for every other."""
-    return max(0, FRAMES_PER_LATENT * latent_frames - 3)
+    return max(0, FRAMES_PER_LATENT * latent_frames - LEAD_ROWS)

@@ -94,10 +94,9 @@ class FastKernels(Kernels):
         return x_SD, Rows(*rows)
 
     def linear(self, rows: Rows, layer: nn.Linear) -> Tensor:
-        scales = weight_scales(layer)
         if rows.scales is None:
-            weight = layer.weight if scales is None else _in_dtype(layer.weight, scales, rows.values.dtype)
-            return functional.linear(rows.values, weight, layer.bias)
+            return functional.linear(rows.values, _weight(layer, rows.values.dtype), layer.bias)
+        scales = weight_scales(layer)
         assert scales is not None, "8-bit rows meet 8-bit weights"
         return torch._scaled_mm(
             rows.values,
@@ -170,9 +169,7 @@ class FastKernels(Kernels):
     def _fold(self, values_FTHK: Tensor, layer: Projections) -> Tensor:
         """Values times the last product's columns of their head, [F, H, T, D]."""
         frames, keys, heads, channels = values_FTHK.shape
-        scales = weight_scales(layer.o)
-        weight_DD = layer.o.weight if scales is None else _in_dtype(layer.o.weight, scales, values_FTHK.dtype)
-        by_head_HKD = weight_DD.view(-1, heads, channels).permute(1, 2, 0)
+        by_head_HKD = _weight(layer.o, values_FTHK.dtype).view(-1, heads, channels).permute(1, 2, 0)
         folded_HFTD = torch.bmm(values_FTHK.permute(2, 0, 1, 3).reshape(heads, frames * keys, channels), by_head_HKD)
         return folded_HFTD.view(heads, frames, keys, -1).transpose(0, 1).contiguous()
 
@@ -204,5 +201,7 @@ def weight_scales(layer: nn.Linear) -> Tensor | None:
     return layer._buffers.get(SCALES)
 
 
-def _in_dtype(weight_ED: Tensor, scales_1E: Tensor, dtype: torch.dtype) -> Tensor:
-    return (weight_ED.float() * scales_1E.t()).to(dtype)
+def _weight(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """[E, D], brought back to `dtype` where it is stored in 8 bits."""
+    scales_1E = weight_scales(layer)
+    return layer.weight if scales_1E is None else (layer.weight.float() * scales_1E.t()).to(dtype)
