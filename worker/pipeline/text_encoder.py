@@ -1,7 +1,8 @@
 """A prompt to the rows that the DiT attends to (specification, section 10).
 
-Knows text and its embedding. The network is transformers' `UMT5EncoderModel`. Where memory is to be saved, it stays on
-the host, its weights mapped from their file where they can be: prompts are few, and encoded once.
+Knows text and its embedding. The network is transformers' `UMT5EncoderModel`. Its table of words stays on the host,
+since a prompt looks up a few of its many rows; where memory is to be saved, so does the rest: prompts are few, and
+encoded once. What stays there is mapped from its file where it can be.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from worker.pipeline.checkpoint import Hold, Network, WeightSource
+from worker.pipeline.checkpoint import Network, WeightSource, wanted_shapes
 from worker.pipeline.config import TextEncoderConfig
 from worker.pipeline.config import Tokenizer as Vocabulary
 from worker.pipeline.precision import MemoryUse
 from worker.pipeline.prompt import ByteTokenizer, Tokenizer, UMT5Tokenizer, clean
+
+WORDS = "shared.weight"
+"""A row for each word of the vocabulary."""
 
 
 class TextEmbedding(NamedTuple):
@@ -39,11 +43,11 @@ class TextEncoder:
         weights: WeightSource,
         memory: MemoryUse = MemoryUse.AMPLE,
     ) -> None:
-        """Embeddings come out on `device`; with low memory the network itself is on the host."""
+        """Embeddings come out on `device`; the table of words is on the host, and with low memory the whole network."""
         is_low = memory is MemoryUse.LOW
         self._config = config
         self._device = device
-        self._network_at = torch.device("cpu") if is_low else device
+        self._blocks_at = torch.device("cpu") if is_low else device
         self._tokenizer = _tokenizer(config, weights)
         with torch.device("meta"):
             network = UMT5EncoderModel(
@@ -62,8 +66,8 @@ class TextEncoder:
                 )
             )
         network.encoder.embed_tokens = network.shared  # one module under both names, so that one fill does
-        hold = Hold.MAPPED if is_low else Hold.OWN
-        weights.fill(network, Network.TEXT, device=self._network_at, dtype=dtype, hold=hold)
+        on_host = wanted_shapes(network) if is_low else {WORDS}
+        weights.fill(network, Network.TEXT, device=device, dtype=dtype, on_host=on_host)
         self._network = nn.Module.eval(network)
 
     def encode(self, prompt: str) -> TextEmbedding:
@@ -76,8 +80,8 @@ class TextEncoder:
 
         Padding is masked inside the encoder, so leaving it out changes nothing but the time this takes.
         """
-        ids_1T = torch.tensor([list(ids)], device=self._network_at)
-        made_TD: Tensor = self._network(input_ids=ids_1T).last_hidden_state[0].to(self._device)
+        words_1TD = self._network.get_submodule("shared")(torch.tensor([list(ids)])).to(self._blocks_at)
+        made_TD: Tensor = self._network(inputs_embeds=words_1TD).last_hidden_state[0].to(self._device)
         rows = made_TD.new_zeros(self._config.text_len, made_TD.shape[1])
         rows[: len(ids)] = made_TD
         return TextEmbedding(rows=rows, length=len(ids))

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import nn
 from api.settings import ApiSettings
 from tests.unit.pipeline import text_and_report
 from tests.unit.pipeline.released_files import save_pickle, save_shards
-from worker.pipeline.checkpoint import Hold, Network, RandomWeights
+from worker.pipeline.checkpoint import Network, RandomWeights
 from worker.pipeline.compute import Compute
 from worker.pipeline.config import preset
 from worker.pipeline.encoders import Encoders
@@ -48,12 +48,14 @@ def drawn() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("write", [pickle, shards])
 def test_a_mapped_text_encoder_takes_no_memory_and_says_the_same(write: Callable[[Path], None], tmp_path: Path) -> None:
+    """And of one that is not, the table of words takes none either."""
     write(tmp_path)
     (mapped, mapped_sum), (copied, copied_sum) = reported(tmp_path)
     assert mapped_sum == copied_sum
     assert mapped_sum > 1
-    assert copied > text_and_report.WEIGHT_BYTES
-    assert mapped < 0.3 * text_and_report.WEIGHT_BYTES
+    passing = 0.3 * text_and_report.WORDS_BYTES
+    assert mapped < passing
+    assert text_and_report.BLOCKS_BYTES < copied < text_and_report.BLOCKS_BYTES + passing
 
 
 def reported(directory: Path) -> list[tuple[int, float]]:
@@ -71,17 +73,23 @@ def reported(directory: Path) -> list[tuple[int, float]]:
 
 
 class Noting:
-    """Drawn weights, and where each network was put."""
+    """Drawn weights, and of each network where its tensors go."""
 
     def __init__(self) -> None:
-        self.held: dict[Network, Hold] = {}
+        self.places: dict[Network, set[str]] = {}
         self._weights = RandomWeights(0)
 
     def fill(
-        self, module: nn.Module, network: Network, *, device: torch.device, dtype: torch.dtype, hold: Hold = Hold.OWN
+        self,
+        module: nn.Module,
+        network: Network,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        on_host: Collection[str] = (),
     ) -> None:
-        self.held[network] = hold
-        self._weights.fill(module, network, device=device, dtype=dtype, hold=hold)
+        self.places[network] = {"host" if name in on_host else "device" for name, _ in module.named_parameters()}
+        self._weights.fill(module, network, device=device, dtype=dtype, on_host=on_host)
 
     def tokenizer_directory(self) -> None:
         return None
@@ -95,7 +103,7 @@ def test_only_the_text_encoder_stays_on_the_host_and_knows_the_usual_prompt_from
     encode = TextEncoder.encode
     monkeypatch.setattr(TextEncoder, "encode", lambda self, prompt: encoded.append(prompt) or encode(self, prompt))
     encoders = Encoders.load(preset("tiny"), compute=Compute.on(CPU, memory=MemoryUse.LOW), weights=weights)
-    assert weights.held == {Network.TEXT: Hold.MAPPED, Network.AUDIO: Hold.OWN, Network.VAE: Hold.OWN}
+    assert weights.places == {Network.TEXT: {"host"}, Network.AUDIO: {"device"}, Network.VAE: {"device"}}
     assert encoded == [USUAL_PROMPT]
     for _ in range(2):
         encoders.encode(settings(USUAL_PROMPT), inputs())

@@ -58,6 +58,13 @@ def test_leaving_padding_out_gives_what_masking_it_gives(encoder: TextEncoder) -
     torch.testing.assert_close(encoder.encode_ids(ids).rows[: len(ids)], masked[: len(ids)], rtol=1e-5, atol=1e-5)
 
 
+def test_words_looked_up_beforehand_give_what_the_network_makes_of_their_ids(encoder: TextEncoder) -> None:
+    ids = ByteTokenizer().ids("lips", at_most=64)
+    with torch.no_grad():
+        whole = encoder._network(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    assert torch.equal(encoder.encode_ids(ids).rows[: len(ids)], whole)
+
+
 def test_bytes_of_any_language_fit_the_vocabulary() -> None:
     ids = ByteTokenizer().ids(clean("дубляж 配音"), at_most=64)
     assert ids[-1] == 1

@@ -12,9 +12,10 @@ from worker.pipeline.precision import MemoryUse
 from worker.pipeline.text_encoder import TextEncoder
 
 SIZES = TextEncoderConfig(
-    vocab_size=40_000, dim=1024, dim_attn=1024, dim_ffn=2048, num_heads=8, num_layers=1, tokenizer=Tokenizer.BYTES
+    vocab_size=40_000, dim=1024, dim_attn=1024, dim_ffn=2048, num_heads=8, num_layers=2, tokenizer=Tokenizer.BYTES
 )
-WEIGHT_BYTES = 2 * (40_000 * 1024 + 1 * (4 * 1024 * 1024 + 3 * 1024 * 2048))
+WORDS_BYTES = 2 * 40_000 * 1024
+BLOCKS_BYTES = 2 * 2 * (4 * 1024 * 1024 + 3 * 1024 * 2048)
 
 
 def main() -> None:

@@ -11,9 +11,8 @@ from worker.pipeline.checkpoint.errors import (
     CheckpointNotFound,
     CheckpointUnreadable,
 )
-from worker.pipeline.checkpoint.fill import Place, put
+from worker.pipeline.checkpoint.fill import Place, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network
-from worker.pipeline.checkpoint.readers import Hold
 from worker.pipeline.checkpoint.released import DiTRelease, ReleasedWeights
 from worker.pipeline.checkpoint.source import GivenWeights, WeightSource
 
@@ -24,11 +23,11 @@ __all__ = [
     "CheckpointUnreadable",
     "DiTRelease",
     "GivenWeights",
-    "Hold",
     "Network",
     "Place",
     "RandomWeights",
     "ReleasedWeights",
     "WeightSource",
     "put",
+    "wanted_shapes",
 ]

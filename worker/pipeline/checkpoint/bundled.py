@@ -6,7 +6,7 @@ bytes of a prompt, so there is no vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from worker.pipeline.checkpoint.errors import CheckpointNotFound
 from worker.pipeline.checkpoint.fill import Place, fill_from, put
 from worker.pipeline.checkpoint.names import Network
-from worker.pipeline.checkpoint.readers import Hold, SafetensorsFiles
+from worker.pipeline.checkpoint.readers import SafetensorsFiles
 
 
 class BundledWeights:
@@ -35,7 +35,7 @@ class BundledWeights:
         device: torch.device,
         dtype: torch.dtype,
         place: Place = put,
-        hold: Hold = Hold.OWN,
+        on_host: Collection[str] = (),
     ) -> None:
         """As `WeightSource.fill`."""
         prefix = _prefix(network)
@@ -46,7 +46,7 @@ class BundledWeights:
             device=device,
             dtype=dtype,
             place=place,
-            hold=hold,
+            on_host=on_host,
         )
 
     def tokenizer_directory(self) -> Path | None:

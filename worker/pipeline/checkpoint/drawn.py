@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from worker.pipeline.checkpoint.fill import Place, assert_filled, put, wanted_shapes
+from worker.pipeline.checkpoint.fill import HOST, Place, assert_filled, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network
-from worker.pipeline.checkpoint.readers import Hold, Shape
+from worker.pipeline.checkpoint.readers import Shape
 
 _PER_DRAW = 2**24
 """Numbers drawn at once; bounds the memory for the integers."""
@@ -43,18 +43,19 @@ class RandomWeights:
         device: torch.device,
         dtype: torch.dtype,
         place: Place = put,
-        hold: Hold = Hold.OWN,
+        on_host: Collection[str] = (),
     ) -> None:
         """As `WeightSource.fill`; the numbers depend on seed, network and name only.
 
-        Those that could have been mapped are drawn on a GPU where there is one: for billions a processor takes minutes.
+        Those for the host are drawn on `device` too, since for billions a processor takes minutes, and move in pieces.
         """
-        at = torch.device("cuda") if hold is Hold.MAPPED and torch.cuda.is_available() else device
         shapes = wanted_shapes(module)
         for name, shape in shapes.items():
             key = hashlib.sha256(f"{self._seed}/{network}/{name}".encode()).digest()
             spread = _spread(name, shape, shapes)
-            place(module, name, _draw(key, shape, spread, device=at, dtype=dtype).to(device))
+            into = torch.empty(shape, device=HOST if name in on_host else device, dtype=dtype)
+            _draw(into.view(-1), key, spread, device=device)
+            place(module, name, into)
         assert_filled(module)
 
     def tokenizer_directory(self) -> Path | None:
@@ -103,15 +104,12 @@ def _fan_in_deviation(shape: Shape) -> float:
     return 1.0 / math.sqrt(math.prod(shape[1:]))
 
 
-def _draw(key: bytes, shape: Shape, spread: _Spread, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    count = math.prod(shape)
-    drawn = torch.empty(count, device=device, dtype=dtype)
-    for start in range(0, count, _PER_DRAW):
-        places = torch.arange(start, min(start + _PER_DRAW, count), device=device, dtype=torch.int64)
+def _draw(into: Tensor, key: bytes, spread: _Spread, *, device: torch.device) -> None:
+    for start in range(0, len(into), _PER_DRAW):
+        places = torch.arange(start, min(start + _PER_DRAW, len(into)), device=device, dtype=torch.int64)
         # 24 bits are exact in float32, and so is the step to [-1, 1): only the last line rounds
         signed = (_mixed(places, key) >> 8).to(torch.float32) * 2.0**-23 - 1.0
-        drawn[start : start + _PER_DRAW] = signed * spread.half_width + spread.centre
-    return drawn.reshape(shape)
+        into[start : start + _PER_DRAW] = (signed * spread.half_width + spread.centre).to(into.dtype)
 
 
 def _mixed(places: Tensor, key: bytes) -> Tensor:

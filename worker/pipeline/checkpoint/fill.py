@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ Place = Callable[[nn.Module, str, Tensor], None]
 """Takes the tensor that has arrived for `name` of the module. What it keeps of it, and in which form, is its own
 affair, but when all have arrived nothing of the module may be left on the meta device."""
 
+HOST = torch.device("cpu")
+
 
 def fill_from(
     module: nn.Module,
@@ -34,21 +36,26 @@ def fill_from(
     device: torch.device,
     dtype: torch.dtype,
     place: Place,
-    hold: Hold = Hold.OWN,
+    on_host: Collection[str] = (),
 ) -> None:
     """Every parameter and kept buffer of `module` from the reader to `place`, on `device`, floating numbers as `dtype`.
 
+    Those that `on_host` names stay on the host, mapped where the file has the wanted type.
     Raises `CheckpointMismatch` before anything is read when keys are missing, unexpected or misshapen.
     """
     own_names = match_names(wanted_shapes(module), reader, name_of=name_of)
-    began, numbers_bytes = time.monotonic(), 0
-    for key, tensor in reader.read(own_names, device=device, hold=hold):
-        numbers_bytes += tensor.nbytes
-        place(module, own_names[key], tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    moving = [key for key, name in own_names.items() if name not in on_host]
+    staying = [key for key, name in own_names.items() if name in on_host]
+    for keys, at, hold in ((moving, device, Hold.OWN), (staying, HOST, Hold.MAPPED)):
+        began, numbers_bytes = time.monotonic(), 0
+        for key, tensor in reader.read(keys, device=at, hold=hold):
+            numbers_bytes += tensor.nbytes
+            place(module, own_names[key], tensor.to(dtype) if tensor.is_floating_point() else tensor)
+        if keys:
+            seconds, gigabytes = time.monotonic() - began, numbers_bytes / 1e9
+            how = "mapped" if hold is Hold.MAPPED else f"at {gigabytes / seconds:.2f} GB/s"
+            log.info("%s: %.2f GB in %.1f s, %s", reader.origin, gigabytes, seconds, how)
     assert_filled(module)
-    seconds = time.monotonic() - began
-    what = "mapped" if hold is Hold.MAPPED else f"at {numbers_bytes / 1e9 / seconds:.2f} GB/s"
-    log.info("%s: %.2f GB in %.1f s, %s", reader.origin, numbers_bytes / 1e9, seconds, what)
 
 
 def match_names(wanted: Mapping[str, Shape], reader: TensorReader, *, name_of: NameOf) -> dict[str, str]:

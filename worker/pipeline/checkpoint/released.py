@@ -7,7 +7,7 @@ ever downloaded here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import nn
 from worker.pipeline.checkpoint.errors import CheckpointNotFound
 from worker.pipeline.checkpoint.fill import Place, fill_from, match_names, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
-from worker.pipeline.checkpoint.readers import Hold, PickledTensors, SafetensorsFiles, TensorReader
+from worker.pipeline.checkpoint.readers import PickledTensors, SafetensorsFiles, TensorReader
 from worker.pipeline.published import REALVIDEO, S2V, T2V, T2V_DIFFUSERS, WAV2VEC2
 
 GENERATOR_ENTRY = "generator"
@@ -59,12 +59,12 @@ class ReleasedWeights:
         device: torch.device,
         dtype: torch.dtype,
         place: Place = put,
-        hold: Hold = Hold.OWN,
+        on_host: Collection[str] = (),
     ) -> None:
         """As `WeightSource.fill`, from the first file there that holds the network. Raises `CheckpointError`."""
         reader = self.reader(network)
         name_of = released_names(network, wanted_shapes(module))
-        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place, hold=hold)
+        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place, on_host=on_host)
 
     def check(self, module: nn.Module, network: Network) -> None:
         """Compares keys and shapes of the files with those of a module; reads no numbers. Raises `CheckpointError`."""

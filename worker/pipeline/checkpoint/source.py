@@ -5,7 +5,7 @@ Knows what a source of weights owes a network, and the simplest source: tensors 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from worker.pipeline.checkpoint.fill import Place, fill_from, put, wanted_shapes
 from worker.pipeline.checkpoint.names import Network, released_names
-from worker.pipeline.checkpoint.readers import GivenTensors, Hold
+from worker.pipeline.checkpoint.readers import GivenTensors
 
 
 class WeightSource(Protocol):
@@ -28,13 +28,14 @@ class WeightSource(Protocol):
         device: torch.device,
         dtype: torch.dtype,
         place: Place = put,
-        hold: Hold = Hold.OWN,
+        on_host: Collection[str] = (),
     ) -> None:
         """Gives every parameter and kept buffer of `module` its numbers, on `device`, without gradients.
 
         Floating numbers become `dtype`. Each tensor goes to `place` as it arrives, one after the other, which makes
         it a parameter unless told otherwise: a caller that keeps it in another form never has all of them in this one.
-        `hold` is about the host only.
+        Those that `on_host` names stay on the host instead, as a view of their file where it has the wanted type: the
+        system reads and drops it as it sees fit, and nobody may write into the file.
         Raises `CheckpointError` and leaves the module alone when the weights are absent, broken, or do not fit.
         """
         ...
@@ -61,12 +62,12 @@ class GivenWeights:
         device: torch.device,
         dtype: torch.dtype,
         place: Place = put,
-        hold: Hold = Hold.OWN,
+        on_host: Collection[str] = (),
     ) -> None:
         """As `WeightSource.fill`."""
         reader = GivenTensors(self._tensors[network], origin=f"the given weights of the {network}")
         name_of = released_names(network, wanted_shapes(module))
-        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place, hold=hold)
+        fill_from(module, reader, name_of=name_of, device=device, dtype=dtype, place=place, on_host=on_host)
 
     def tokenizer_directory(self) -> Path | None:
         """None: there are no files."""
