@@ -149,7 +149,7 @@ class _WordsOnly:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        on_host: Collection[str],
+        on_host: Collection[str] = (),
         **_: object,
     ) -> None:
         for name in on_host:
@@ -165,7 +165,11 @@ def test_words_are_looked_up_on_the_host_and_encoded_where_the_blocks_are() -> N
     encoder = TextEncoder(files.TEXT, device=META, dtype=torch.bfloat16, weights=_WordsOnly())
     on_host = [name for name, parameter in encoder._network.named_parameters() if parameter.device == files.CPU]
     assert on_host == [WORDS]
+    looked_up_at: list[torch.device] = []
+    words = encoder._network.get_submodule("shared")
+    words.register_forward_pre_hook(lambda _, given: looked_up_at.append(given[0].device))
     rows, length = encoder.encode_ids([3, 39, 1])
+    assert looked_up_at == [files.CPU]
     assert (rows.device, rows.dtype, rows.shape, length) == (META, torch.bfloat16, (8, 16), 3)
 
 
