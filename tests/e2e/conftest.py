@@ -18,7 +18,7 @@ def state_directory() -> Iterator[Path]:
     yield from _state_directory()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def up() -> Iterator[UpProcess]:
     """`run.py up`, ready, and stopped by Ctrl-C at the end, after which no process may be left."""
     for state in _state_directory():

@@ -1,4 +1,4 @@
-"""One installation for all tests of a process; each test finds every part of it ready."""
+"""One installation for all tests of this folder in a process; each test finds every part of it ready."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ TIMEOUT_S = max(300.0, 1500 * float(os.environ.get(CLOCK, QUICK_CLOCK)))
 HAS_PASSED = pytest.StashKey[bool]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its clocks are quick: beside the tests of other folders it would take their time
 def _installation() -> Iterator[Installation]:
     clock, mutant = float(os.environ.get(CLOCK, QUICK_CLOCK)), os.environ.get(MUTANT, "")
     with tempfile.TemporaryDirectory(prefix="realvideo-faults-") as name:

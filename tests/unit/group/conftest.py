@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> float
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < timeout_s, "it did not happen in time"
-        time.sleep(0.01)
+        time.sleep(0.02)  # many a condition asks the record
     return time.monotonic() - started
 
 

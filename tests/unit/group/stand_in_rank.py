@@ -2,8 +2,9 @@
 
 The ranks keep step as the real ones do, block by block, over a socket at the rendezvous, so a stopped or dead rank
 stalls or breaks the others. The prompt says what goes wrong: `rank=1 block=2 do=raise` (`attempt=1`: only in that
-one), and with the file, `file=2.0` (seconds it takes) `file_do=hang`; words in any order. What was prepared leaves a
-file beside the video.
+one), and with the file, `file=2.0` (seconds it takes) `file_do=hang`; words in any order. `until=PATH` and
+`file_until=PATH` end the slowness: once that file is there, the rest is done at once. What was prepared leaves a file
+beside the video.
 """
 
 import os
@@ -15,6 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
 
 from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
 from worker.group.messages import DeviceReport, Draw, Launch
@@ -22,13 +24,15 @@ from worker.group.rank import main
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel
 from worker.pipeline.dit_clock import DiTSeconds, OnDiTWork
 
+_LOOK_S = 0.02
+
 
 def orders_of(request: RenderRequest) -> dict[str, str]:
     return dict(word.split("=") for word in request.prompt.split() if "=" in word)
 
 
 class FileStandIn:
-    """The file of a video: written after `file` seconds, unless it is told to go wrong."""
+    """The file of a video: written after `file` seconds or when `file_until` is there, unless it is to go wrong."""
 
     def __init__(self, request: RenderRequest, *, blocks: int) -> None:
         self._request = request
@@ -39,7 +43,11 @@ class FileStandIn:
         orders = orders_of(self._request)
         on_progress(RenderProgress(RenderPhase.MUXING, self._blocks, self._blocks))
         seconds = 600.0 if orders.get("file_do") == "hang" else float(orders.get("file", "0"))
-        if self._aborted.wait(seconds):
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at and not _may_hurry(orders.get("file_until")):
+            if self._aborted.wait(min(_LOOK_S, max(0.0, ends_at - time.monotonic()))):
+                raise RenderCanceled
+        if self._aborted.is_set():
             raise RenderCanceled
         match orders.get("file_do"):
             case "interrupt":
@@ -125,7 +133,7 @@ class StandIn:
                 and orders.get("attempt", _attempt_of(request)) == _attempt_of(request)
             ):
                 _go_wrong(orders["do"])
-            seconds = float(orders.get("seconds", "0.02"))
+            seconds = 0.0 if _may_hurry(orders.get("until")) else float(orders.get("seconds", "0.02"))
             time.sleep(seconds)
             self.dit = replace(self.dit, busy=self.dit.busy + seconds)
             self.draw_block(request, block)
@@ -152,6 +160,10 @@ class StandIn:
         for other in self.others:
             other.recv()
         return word
+
+
+def _may_hurry(until: str | None) -> bool:
+    return until is not None and Path(until).exists()
 
 
 def _attempt_of(request: RenderRequest) -> str:

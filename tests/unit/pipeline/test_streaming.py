@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from worker.pipeline.checkpoint import CheckpointUnreadable
+from worker.pipeline.checkpoint import CheckpointUnreadable, streaming
 from worker.pipeline.checkpoint.readers import SafetensorsFiles
-from worker.pipeline.checkpoint.streaming import AHEAD_BYTES, PIECE_BYTES, Stored, stream
+from worker.pipeline.checkpoint.streaming import PIECE_BYTES, Stored, stream
 
 CPU = torch.device("cpu")
 
@@ -53,13 +53,15 @@ def test_a_file_that_becomes_shorter_is_told_from_one_that_is_whole(tmp_path: Pa
         list(reader.read(["large"], device=CPU))
 
 
-def test_readers_are_ahead_of_the_taker_but_not_by_the_whole_file() -> None:
+def test_readers_are_ahead_of_the_taker_but_not_by_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead_bytes = 16_000
+    monkeypatch.setattr(streaming, "AHEAD_BYTES", ahead_bytes)
     begun: list[int] = []
 
     def stored() -> Iterator[Stored]:
         for number in range(40):
             begun.append(number)
-            yield Stored(str(number), (AHEAD_BYTES // 16,), torch.uint8, lambda into, start: into.fill_(1).sum())
+            yield Stored(str(number), (ahead_bytes // 16,), torch.uint8, lambda into, start: into.fill_(1).sum())
 
     arriving = stream(stored(), device=CPU)
     name, tensor = next(arriving)
