@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, text
 
@@ -58,6 +58,9 @@ def check(installation: Installation, *, webhooks_within_s: float) -> None:
 
 
 def findings_of(installation: Installation) -> Findings:
+    from tests.faults.installation import OUTPUTS
+
+    stored = etags_of(installation.s3, bucket=OUTPUTS)
     with installation.database.transaction() as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
         events = list(session.scalars(select(WebhookEvent)))
@@ -75,7 +78,7 @@ def findings_of(installation: Installation) -> Findings:
             complaint
             for job in jobs.values()
             if job.status == JobStatus.SUCCEEDED
-            for complaint in _object_complaints(installation, job)
+            for complaint in _object_complaints(installation, job, stored)
         ],
         one_webhook_id=_webhook_complaints(installation, set(ends), events),
     )
@@ -87,23 +90,34 @@ def _differences(acknowledged: set[str], rows: set[str]) -> list[str]:
     return lost + [f"{job_id} was never acknowledged" for job_id in sorted(rows - acknowledged)]
 
 
-def _object_complaints(installation: Installation, job: Job) -> list[str]:
-    from tests.faults.installation import OUTPUTS
+def etags_of(s3: Any, *, bucket: str) -> dict[str, str]:
+    """Of all objects there are, by key. An object whose content changes has another."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", [])}
 
+
+def _object_complaints(installation: Installation, job: Job, stored: dict[str, str]) -> list[str]:
     assert job.output is not None
-    keys = (job.result_key, job.poster_key, job.preview_key)
-    complaints = []
-    for key in keys:
-        found = installation.s3.list_objects_v2(Bucket=OUTPUTS, Prefix=key).get("Contents", [])
-        if not found:
-            complaints.append(f"{job.id} has no object {key}")
-        elif key == job.result_key:
-            body = installation.s3.get_object(Bucket=OUTPUTS, Key=key)["Body"].read()
-            if hashlib.sha256(body).hexdigest() != job.output["sha256"]:
-                complaints.append(f"{key} is not the video that was measured")
+    complaints = [
+        f"{job.id} has no object {key}"
+        for key in (job.result_key, job.poster_key, job.preview_key)
+        if key not in stored
+    ]
+    if job.result_key in stored and _sha256_of(installation, job.result_key, stored) != job.output["sha256"]:
+        complaints.append(f"{job.result_key} is not the video that was measured")
     if f"/{job.attempt}/" not in str(job.result_key):
         complaints.append(f"{job.id} names {job.result_key}, which is not of its attempt {job.attempt}")
     return complaints
+
+
+def _sha256_of(installation: Installation, key: str, stored: dict[str, str]) -> str:
+    """Of the content, which is read again only when it is another one than at the last check."""
+    from tests.faults.installation import OUTPUTS
+
+    if (key, stored[key]) not in installation.checksums:
+        body = installation.s3.get_object(Bucket=OUTPUTS, Key=key)["Body"].read()
+        installation.checksums[key, stored[key]] = hashlib.sha256(body).hexdigest()
+    return installation.checksums[key, stored[key]]
 
 
 def _webhook_complaints(installation: Installation, ended: set[str], events: list[WebhookEvent]) -> list[str]:

@@ -50,6 +50,5 @@ def installation(_installation: Installation, request: pytest.FixtureRequest) ->
     if not request.node.stash.get(HAS_PASSED, False):
         return
     _installation.restore()
-    for job_id in sorted(_installation.acknowledged):
-        _installation.wait_for_end(job_id, timeout_s=_installation.seconds(140) + 60)
+    _installation.wait_for_all_ends(timeout_s=_installation.seconds(140) + 60)
     check(_installation, webhooks_within_s=_installation.seconds(140) + 30)

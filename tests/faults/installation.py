@@ -21,7 +21,7 @@ import boto3
 import httpx
 import psutil
 from botocore.config import Config
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from api.keys import Scope, create_key
 from infra.local.postgres import EmbeddedPostgres, embedded_postgres
@@ -77,6 +77,8 @@ class Installation:
     nodes: list[Node] = field(default_factory=list)
     acknowledged: set[str] = field(default_factory=set)
     """Ids of the jobs that the API said it accepted."""
+    checksums: dict[tuple[str, str], str] = field(default_factory=dict)
+    """SHA-256 of contents of the storage that were read, by key and ETag."""
 
     def seconds(self, seconds: float) -> float:
         """So long by the clock of the processes under test."""
@@ -211,6 +213,16 @@ class Installation:
 
     def wait_for_end(self, job_id: str, *, timeout_s: float = 60.0) -> Job:
         return self.wait_for_status(job_id, *TERMINAL_STATUSES, timeout_s=timeout_s)
+
+    def wait_for_all_ends(self, *, timeout_s: float) -> None:
+        """Of every job there ever was."""
+        unended = select(func.count()).where(Job.status.not_in(TERMINAL_STATUSES))
+
+        def all_ended() -> bool:
+            with self.database.transaction() as session:
+                return session.scalar(unended) == 0
+
+        wait_for(all_ended, timeout_s=timeout_s)
 
     def wait_for_row(self, job_id: str, condition: Callable[[Job], bool], *, timeout_s: float = 60.0) -> None:
         wait_for(lambda: condition(self.row(job_id)), timeout_s=timeout_s)
