@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from worker.training.backstage import processes
 from worker.training.course import Course, OtherCourse, Place
 from worker.training.journal import plot
 from worker.training.phase_run import TrainingBroken
@@ -32,9 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = TINY if asked.tiny else FULL
     if asked.minutes is not None:
         plan = plan.lasting(asked.minutes)
-    place = Place(directory=asked.out, device=torch.device(asked.device), threads=asked.threads)
+    place = Place(directory=asked.out, device=torch.device(asked.device))
     try:
-        weights = Course(plan, read_corpus(asked.speech), place, seed=asked.seed).run()
+        with processes(asked.speech, count=asked.processes) as makers:
+            weights = Course(plan, read_corpus(asked.speech), place, seed=asked.seed).run(makers)
     except (CorpusUnreadable, OtherCourse) as error:
         log.error("%s", error)
         return 2
@@ -54,13 +56,13 @@ def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m worker.training.avatar", description=__doc__)
     options.add_argument("--speech", type=Path, required=True, help="a corpus of worker.training.corpus")
     options.add_argument("--out", type=Path, required=True, help="directory of weights, state and log")
-    options.add_argument("--minutes", type=float, help="of all phases together (default: 22)")
+    options.add_argument("--minutes", type=float, help="of all phases together (default: 20)")
     options.add_argument(
         "--tiny", action="store_true", help="a few steps of everything, within a minute on a processor"
     )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--device", default=usual, help=f"default: {usual}")
-    options.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="that make examples")
+    options.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="that make examples")
     return options
 
 

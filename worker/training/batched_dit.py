@@ -38,38 +38,56 @@ class Keys:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
-    def later(self, past: Keys | None = None) -> Keys:
-        """For every block those of the block before it. For the first of them those of `past`, n = 1, or zeros."""
-        if past is None:
-            return Keys(tuple(map(_later, self.keys)), tuple(map(_later, self.values)))
-        return Keys(tuple(map(_later, self.keys, past.keys)), tuple(map(_later, self.values, past.values)))
+    def later(self) -> Keys:
+        """For every block those of the block before it, for the first of them zeros."""
+        return Keys(tuple(map(_later, self.keys)), tuple(map(_later, self.values)))
+
+    def but_last(self) -> Keys:
+        """Those of all blocks but the last: of the blocks before all but the first."""
+        return Keys(tuple(x[:, :-1] for x in self.keys), tuple(x[:, :-1] for x in self.values))
+
+    def where(self, there_n: Tensor) -> Keys:
+        """Zeros for blocks that are not there, for which `there` is 0; it is 1 for the others."""
+        return Keys(tuple(_where(x, there_n) for x in self.keys), tuple(_where(x, there_n) for x in self.values))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Angles of consecutive blocks: of their tokens, [n, S, P], and of the reference frame under each, [n, L, P]."""
+
+    tokens: Turn
+    sink: Turn
+
+    def part(self, blocks: slice) -> Turns:
+        """Those of some of the blocks."""
+        return Turns(*(Turn(turn.cos[blocks], turn.sin[blocks]) for turn in (self.tokens, self.sink)))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What all passes over some clips share. Blocks are `first_block`, `first_block` + 1, …; sounds belong to them."""
+    """What all passes over some clips share: their blocks' places in time and sounds, and what does not change."""
 
-    first_block: int
+    turns: Turns
     frames: int
     """Latent frames of a block."""
     audio: tuple[AudioInjection, ...]
     text: tuple[CrossKeys, ...]
     reference: Keys
 
-    def of_block(self, place: int, *, clips: int) -> Scene:
-        """The same for one of the blocks alone."""
+    def of_blocks(self, blocks: slice, *, clips: int) -> Scene:
+        """The same for some of the blocks alone."""
         return Scene(
-            first_block=self.first_block + place,
+            turns=self.turns.part(blocks),
             frames=self.frames,
-            audio=tuple(_of_block(heard, place, clips=clips, frames=self.frames) for heard in self.audio),
+            audio=tuple(_of_blocks(heard, blocks, clips=clips, frames=self.frames) for heard in self.audio),
             text=self.text,
             reference=self.reference,
         )
 
 
-def _of_block(heard: AudioInjection, place: int, *, clips: int, frames: int) -> AudioInjection:
+def _of_blocks(heard: AudioInjection, blocks: slice, *, clips: int, frames: int) -> AudioInjection:
     def mine(x_F: Tensor) -> Tensor:
-        return x_F.view(clips, -1, frames, *x_F.shape[1:])[:, place].flatten(0, 1)
+        return x_F.view(clips, -1, frames, *x_F.shape[1:])[:, blocks].flatten(0, 2)
 
     norm = replace(heard.norm, scale=mine(heard.norm.scale), shift=mine(heard.norm.shift))
     return AudioInjection(norm=norm, keys=CrossKeys(mine(heard.keys.keys), mine(heard.keys.values), heard.keys.bias))
@@ -87,6 +105,8 @@ class BatchedDiT:
         self._space_LP = space_angles(
             dit.config, TokenGrid(rows=range(height // p), columns=range(width // q)), device=device
         )
+        written = _turn(self._sink_angles(0)[None])
+        self._still = Turns(written, written)
         self._blocks: Sequence[DiTBlock] = dit._layers()
 
     def read_audio(self, windows_MNAR: Tensor) -> tuple[AudioInjection, ...]:
@@ -108,16 +128,26 @@ class BatchedDiT:
         """What `DiT.write_reference` leaves of the reference frames."""
         latents_Bncfhw = reference_Bchw[:, None, :, None]
         times = reference_Bchw.new_full(latents_Bncfhw.shape[:2], CLEAN)
-        scene = Scene(first_block=0, frames=1, audio=(), text=text, reference=Keys((), ()))
-        _, keys = self._run(latents_Bncfhw, times, scene, _OwnPast(None), mask=REFERENCE_MASK)
+        scene = Scene(self._still, frames=1, audio=(), text=text, reference=Keys((), ()))
+        _, keys = self._run(latents_Bncfhw, times, scene, _OwnPast(), mask=REFERENCE_MASK)
         return keys
 
-    def context(self, latents_Bncfhw: Tensor, scene: Scene, *, past: Keys | None = None) -> Keys:
+    def context(
+        self, latents_Bncfhw: Tensor, scene: Scene, *, past: Keys | None = None, there_n: Tensor | None = None
+    ) -> Keys:
         """Keys of finished blocks, as `DiT.write_context` writes them. Each of them is under the one before it; the
-        first under `past`, n = 1, or under the reference frame alone."""
+        first under `past`, n = 1, or under the reference frame alone. Blocks for which `there` is 0 are no blocks:
+        nothing is under them, and their keys are zeros."""
         times_Bn = latents_Bncfhw.new_full(latents_Bncfhw.shape[:2], CLEAN)
-        _, keys = self._run(latents_Bncfhw, times_Bn, scene, _OwnPast(past), mask=VIDEO_MASK)
-        return keys
+        _, keys = self._run(latents_Bncfhw, times_Bn, scene, _OwnPast(past, there_n), mask=VIDEO_MASK)
+        return keys if there_n is None else keys.where(there_n)
+
+    def turns(self, first_block: int, count: int) -> Turns:
+        """Angles of `first_block`, `first_block` + 1, …"""
+        blocks = range(first_block, first_block + count)
+        tokens = [token_angles(self.config, block_positions(self.config, block), self._space_LP) for block in blocks]
+        sink = [self._sink_angles(sink_turns(self.config, block)) for block in blocks]
+        return Turns(_turn(torch.stack(tokens)), _turn(torch.stack(sink)))
 
     def flow(self, latents_Bncfhw: Tensor, times_Bn: Tensor, scene: Scene, *, before: Keys) -> Tensor:
         """The flow of noisy blocks [B, n, c, f, h, w]. `before` are the keys of the finished block before each of
@@ -134,8 +164,7 @@ class BatchedDiT:
         x_SD = self._embed(latents_Bncfhw, mask=mask)
         modulations, head = self._read_times(times_Bn.flatten())
         is_reference = mask == REFERENCE_MASK
-        turn = self._sink_turns(scene.first_block, 0) if is_reference else self._block_turns(scene.first_block, n)
-        sink_turn = self._sink_turns(scene.first_block, n)
+        turn, sink_turn = scene.turns.tokens, scene.turns.sink
         rows = ops.norm(x_SD, modulations[0].attention.norm)
         kept: list[tuple[Tensor, Tensor]] = []
         for layer, (block, modulation) in enumerate(zip(self._blocks, modulations, strict=True)):
@@ -207,26 +236,21 @@ class BatchedDiT:
         shift_MD, scale_MD = (self.dit.head.modulation + e_MD[:, None]).unbind(1)
         return tuple(modulations), RowNorm(1 + scale_MD, shift_MD, self.dit.head.eps)
 
-    def _block_turns(self, first_block: int, count: int) -> Turn:
-        """Angles of the tokens of consecutive blocks, [n, S, P]."""
-        blocks = range(first_block, first_block + count)
-        angles = [token_angles(self.config, block_positions(self.config, block), self._space_LP) for block in blocks]
-        return _turn(torch.stack(angles))
-
-    def _sink_turns(self, first_block: int, count: int) -> Turn:
-        """Angles of the reference frame under consecutive blocks, [n, L, P]; of no blocks, as it was written."""
-        turns = [sink_turns(self.config, first_block + place) for place in range(count)] or [0]
-        at = [self.config.sink_position + turned for turned in turns]
-        return _turn(torch.stack([token_angles(self.config, [position], self._space_LP) for position in at]))
+    def _sink_angles(self, turned: int) -> Tensor:
+        """[L, P]: the reference frame when it has turned so far."""
+        return token_angles(self.config, [self.config.sink_position + turned], self._space_LP)
 
 
 @dataclass(frozen=True)
 class _OwnPast:
     """Every block sees the one before it in the same pass, the first what came before."""
 
-    first: Keys | None
+    first: Keys | None = None
+    there_n: Tensor | None = None
 
     def of(self, layer: int, k_BnSHK: Tensor, v_BnSHK: Tensor) -> tuple[Tensor, Tensor]:
+        if self.there_n is not None:
+            k_BnSHK = _where(k_BnSHK, self.there_n)
         if self.first is None:
             return _later(k_BnSHK), _later(v_BnSHK)
         return _later(k_BnSHK, self.first.keys[layer]), _later(v_BnSHK, self.first.values[layer])
@@ -256,6 +280,10 @@ def _later(x_Bn: Tensor, first_B1: Tensor | None = None) -> Tensor:
     """Everything one block later, behind `first` or zeros."""
     first_B1 = torch.zeros_like(x_Bn[:, :1]) if first_B1 is None else first_B1.to(x_Bn.dtype)
     return torch.cat((first_B1, x_Bn[:, :-1]), dim=1)
+
+
+def _where(x_Bn: Tensor, there_n: Tensor) -> Tensor:
+    return x_Bn * there_n.view(-1, 1, 1, 1).to(x_Bn.dtype)
 
 
 def _gated(x_SD: Tensor, y_SD: Tensor, gate_MD: Tensor) -> Tensor:

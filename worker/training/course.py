@@ -7,7 +7,8 @@ that was interrupted goes on from its state with the same results but for the or
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from worker.pipeline.checkpoint.fill import wanted_shapes
 from worker.pipeline.dit.dit import DiT
 from worker.pipeline.text_encoder import TextEncoder
 from worker.training.acting import act
+from worker.training.backstage import UnderWay
 from worker.training.forcing import Forcing, SelfForcing, TeacherForcing
-from worker.training.hearing import Hearing, HearingLosses, sounds_of
+from worker.training.gradients import Lesson, player_for
+from worker.training.hearing import Heard, Hearing, HearingLesson, Listening, sounds_of
 from worker.training.journal import Journal
-from worker.training.phase_run import Losses, PhaseRun
+from worker.training.phase_run import PhaseRun
 from worker.training.plan import Phase, Plan
-from worker.training.pool import Pool, fill_pool, prompts_of
-from worker.training.seeing import SeeingLosses, latent_statistics, new_autoencoder, standardise
+from worker.training.pool import Casting, Part, Pool, fill_pool, prompts_of
+from worker.training.seeing import Bank, SeeingLesson, fill_bank, latent_statistics, new_autoencoder, standardise
 from worker.training.speech import Utterance
 
 log = logging.getLogger(__name__)
@@ -40,11 +43,10 @@ class OtherCourse(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a course works: its directory, its device, and threads that make examples."""
+    """Where a course works: its directory and its device."""
 
     directory: Path
     device: torch.device
-    threads: int
 
     @property
     def state(self) -> Path:
@@ -84,60 +86,63 @@ class Course:
         if place.state.is_file():
             self._read_state()
 
-    def run(self) -> Path:
-        """The file of weights. Raises `TrainingBroken`."""
-        if Phase.HEARING not in self._finished:
-            self._hear()
+    def run(self, makers: Executor) -> Path:
+        """The file of weights. `makers` have the corpus (`backstage.py`). Raises `TrainingBroken`."""
+        pieces, parts = self._send_for_examples(makers)
         if Phase.SEEING not in self._finished:
             self._see()
+        if Phase.HEARING not in self._finished:
+            self._hear(pieces)
         if Phase.SELF_FORCING not in self._finished:
-            self._force(self._pools())
+            self._force(self._pools(parts))
         self._export()
         return self._place.weights
 
-    def _hear(self) -> None:
-        share = self._plan.shares[Phase.HEARING]
-        losses = HearingLosses(
-            self._hearing,
-            self._utterances,
-            self._plan,
-            batch=share.batch,
-            seed=self._seed,
-            threads=self._place.threads,
-        )
-        try:
-            self._learn(Phase.HEARING, self._hearing, losses)
-        finally:
-            losses.close()
+    def _send_for_examples(self, makers: Executor) -> tuple[Iterable[Heard], list[Iterable[Part]]]:
+        """Of what is still to be learned."""
+        pieces: Iterable[Heard] = ()
+        parts: list[Iterable[Part]] = []
+        if Phase.HEARING not in self._finished:
+            listening = Listening.of(sounds_of(self._utterances), self._plan, seed=self._seed)
+            pieces = UnderWay(makers, listening, range(self._plan.hearing_pieces))
+        if Phase.SELF_FORCING not in self._finished:
+            for frame in self._plan.frames:
+                casting = Casting.of(self._plan, frame, seed=self._seed)
+                parts.append(UnderWay(makers, casting, range(self._plan.pool_clips)))
+        return pieces, parts
 
     def _see(self) -> None:
-        share = self._plan.shares[Phase.SEEING]
         acted = [act(spoken, seed=number) for number, spoken in enumerate(self._utterances)]
-        losses = SeeingLosses(
-            self._autoencoder, acted, self._plan, batch=share.batch, seed=self._seed, device=self._place.device
-        )
-        self._learn(Phase.SEEING, self._autoencoder, losses, finish=lambda: self._standardise(losses))
+        banks = [
+            fill_bank(acted, frame, self._plan, seed=self._seed, device=self._place.device)
+            for frame in self._plan.frames
+        ]
+        batch = self._plan.shares[Phase.SEEING].batch
+        lesson = SeeingLesson(self._autoencoder, banks, self._plan, batch=batch, seed=self._seed)
+        self._learn(Phase.SEEING, self._autoencoder, lesson, finish=lambda: self._standardise(banks))
 
-    def _standardise(self, losses: SeeingLosses) -> None:
-        mean, std = latent_statistics(self._autoencoder, losses, batches=self._plan.statistics_batches)
+    def _standardise(self, banks: Sequence[Bank]) -> None:
+        mean, std = latent_statistics(self._autoencoder, banks, batches=self._plan.statistics_batches, batch=16)
         standardise(self._autoencoder, self._plan.config.vae, mean_c=mean, std_c=std)
         log.info("latents had deviations of %.3f to %.3f", float(std.min()), float(std.max()))
 
-    def _pools(self) -> list[Pool]:
+    def _hear(self, pieces: Iterable[Heard]) -> None:
+        batch = self._plan.shares[Phase.HEARING].batch
+        self._learn(Phase.HEARING, self._hearing, HearingLesson(self._hearing, pieces, batch=batch, seed=self._seed))
+
+    def _pools(self, parts: Sequence[Iterable[Part]]) -> list[Pool]:
         self._hearing.requires_grad_(False)
         self._autoencoder.requires_grad_(False)
         pools = []
-        for frame in self._plan.frames:
+        for frame, cast in zip(self._plan.frames, parts, strict=True):
             log.info("drawing and encoding %d clips of %d x %d", self._plan.pool_clips, frame.width, frame.height)
             pools.append(
                 fill_pool(
-                    self._utterances,
+                    cast,
                     frame,
                     self._plan,
                     autoencoder=self._autoencoder,
                     hearing=self._encoder,
-                    seed=self._seed,
-                    threads=self._place.threads,
                     device=self._place.device,
                 )
             )
@@ -157,7 +162,7 @@ class Course:
         self,
         phase: Phase,
         network: nn.Module,
-        losses: Callable[[int], Losses],
+        lesson: Lesson,
         *,
         finish: Callable[[], None] | None = None,
     ) -> None:
@@ -166,7 +171,8 @@ class Course:
             run.restore(self._interrupted)
             self._interrupted = None
         run.steps(
-            losses,
+            lesson,
+            player=player_for(self._place.device),
             journal=self._journal,
             save=lambda: self._write_state(run.state()),
             save_every_s=self._plan.save_every_s,

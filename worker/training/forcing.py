@@ -5,6 +5,8 @@ and sees the true block before it. In self-forcing the network first makes the c
 the steps of inference; then it is shown its own noisy latents after its own blocks, and held to the true clip. So it
 learns what to do about its own mistakes, and to say in two steps what it can say.
 
+An example is n blocks in a row and the true block before them, which is not there at the beginning of a video.
+
 Shapes: B clips, n blocks, f latent frames of a block, c latent channels, h x w latent cells.
 """
 
@@ -20,10 +22,11 @@ from torch.nn.functional import avg_pool2d
 
 from worker.pipeline.config import PIXELS_PER_LATENT
 from worker.pipeline.dit.dit import DiT
+from worker.pipeline.dit.rope import Turn
 from worker.pipeline.schedule import SHIFT, TRAINING_STEPS, denoising_steps
 from worker.pipeline.text_encoder import TextEmbedding
-from worker.training.batched_dit import BatchedDiT, Keys, Scene
-from worker.training.phase_run import Losses
+from worker.training.batched_dit import BatchedDiT, Scene, Turns
+from worker.training.gradients import Examples, Losses
 from worker.training.plan import Plan
 from worker.training.pool import Pool
 from worker.training.rollout import roll_out
@@ -36,67 +39,97 @@ _BLUR = 0.08
 """Most noise that is put on true blocks which others see, whose successors are never perfect."""
 _LATER_BLOCKS = 400
 """Blocks that a clip may be moved on in time, so that the hundredth block is nothing new."""
+_BEGINNINGS = 0.25
+"""Share of examples that begin with their video."""
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Some blocks in a row of some clips. `past` is the block before them, None at the beginning of a video."""
+class _Clips:
+    """One size of picture: what is drawn from, and what computes with it."""
 
-    clean: Tensor
-    past: Tensor | None
-    scene: Scene
-    past_scene: Scene | None
+    pool: Pool
     network: BatchedDiT
-    weight: Tensor
+    weight_hw: Tensor
+    turns: Turns
+    """From block -1 on."""
 
 
 class Forcing:
-    """Draws batches from the pools; what both ways of forcing have in common. Batch n is the same for a seed."""
+    """Draws examples from the pools; what both ways of forcing have in common."""
 
     def __init__(
         self, dit: DiT, pools: Sequence[Pool], prompts: Sequence[TextEmbedding], plan: Plan, *, batch: int, seed: int
     ) -> None:
-        self._dit = dit
-        self._pools = pools
-        self._prompts = prompts
+        self.dit = dit
+        self.device = pools[0].latents.device
+        self._prompts_NTC = torch.stack([prompt.rows for prompt in prompts])
         self._batch = batch
         self._seed = seed
         self._blocks = plan.forced_blocks
-        self.device = pools[0].latents.device
-        self._networks = [
-            BatchedDiT(dit, height=pool.latents.shape[-2], width=pool.latents.shape[-1]) for pool in pools
-        ]
-        self._weights = [self._latent_weight(pool) for pool in pools]
+        self._clips = [self._clips_of(pool, plan) for pool in pools]
+        self._levels = torch.tensor([step.sigma for step in STEPS], device=self.device)
 
-    def batch(self, step: int) -> tuple[_Batch, torch.Generator]:
-        """Each with its own beginning, sound and faces."""
+    def examples(self, step: int) -> tuple[dict[str, Tensor], int, torch.Generator]:
+        """Each with its own beginning, sound and faces. Also which pool they are of, and chance for more."""
         chosen = np.random.default_rng((self._seed, 7, step))
-        which = step % len(self._pools)
-        pool, network = self._pools[which], self._networks[which]
+        which = step % len(self._clips)
+        pool, turns = self._clips[which].pool, self._clips[which].turns
         clips, blocks = pool.latents.shape[:2]
         own = torch.from_numpy(chosen.integers(clips, size=self._batch)).to(self.device)
-        first = 0 if chosen.random() < 0.25 else int(chosen.integers(blocks - self._blocks + 1))
+        first = 0 if chosen.random() < _BEGINNINGS else int(chosen.integers(blocks - self._blocks + 1))
         later = int(chosen.integers(_LATER_BLOCKS)) if first and chosen.random() < 0.5 else 0
-        taken = slice(first, first + self._blocks)
-        prompt = self._prompts[int(chosen.integers(len(self._prompts)))]
-        text = self._dit.read_text(prompt.rows, prompt_rows=prompt.length)
-        reference = network.read_reference(pool.references[own].float(), text=text)
-
-        def scene(places: slice) -> Scene:
-            windows = pool.windows[own, places].float().flatten(0, 1)
-            frames = pool.latents.shape[3]
-            return Scene(places.start + later, frames, network.read_audio(windows), text, reference)
-
-        before = slice(first - 1, first)
-        made = _Batch(
-            clean=pool.latents[own, taken].float(),
-            past=pool.latents[own, before].float() if first else None,
-            scene=scene(taken),
-            past_scene=scene(before) if first else None,
-            network=network,
-            weight=self._weights[which],
+        taken = slice(max(0, first - 1), first + self._blocks)
+        latents, windows = (self._with_past(x[:, taken][own].float()) for x in (pool.latents, pool.windows))
+        placed = turns.part(slice(first + later, first + later + self._blocks + 1))
+        generator = torch.Generator(self.device).manual_seed(int(chosen.integers(2**62)))
+        return (
+            {
+                "latents": latents,
+                "windows": windows,
+                "there": torch.tensor([float(first > 0)] + [1.0] * self._blocks).to(self.device),
+                "reference": pool.references[own].float(),
+                "prompt": self._prompts_NTC[int(chosen.integers(len(self._prompts_NTC)))],
+                "cos": placed.tokens.cos,
+                "sin": placed.tokens.sin,
+                "sink_cos": placed.sink.cos,
+                "sink_sin": placed.sink.sin,
+                "blur": _BLUR * self.uniform(latents.shape[:2], generator)[..., None, None, None, None],
+                "blur_noise": self.normal(latents.shape, generator),
+            },
+            which,
+            generator,
         )
-        return made, torch.Generator(self.device).manual_seed(int(chosen.integers(2**62)))
+
+    def network(self, which: int) -> BatchedDiT:
+        """That of a pool."""
+        return self._clips[which].network
+
+    def scene(self, which: int, given: Examples) -> Scene:
+        """Of the true block before the others and of them."""
+        network, tensors = self._clips[which].network, given.tensors
+        prompt_TC = tensors["prompt"]
+        text = self.dit.read_text(prompt_TC, prompt_rows=len(prompt_TC))
+        return Scene(
+            turns=Turns(Turn(tensors["cos"], tensors["sin"]), Turn(tensors["sink_cos"], tensors["sink_sin"])),
+            frames=tensors["latents"].shape[3],
+            audio=network.read_audio(tensors["windows"].flatten(0, 1)),
+            text=text,
+            reference=network.read_reference(tensors["reference"], text=text),
+        )
+
+    def blurred(self, given: Examples) -> Tensor:
+        """The true blocks with a little noise, as much for each as chance has it."""
+        level = given.tensors["blur"]
+        return (1 - level) * given.tensors["latents"] + level * given.tensors["blur_noise"]
+
+    def weighted(self, which: int, error: Tensor) -> Tensor:
+        """The mean, in which a mouth counts more."""
+        weight_hw = self._clips[which].weight_hw
+        return (error * weight_hw).mean() / weight_hw.mean()
+
+    def sigmas_of(self, steps_Bn: Tensor) -> Tensor:
+        """Noise levels of steps of inference."""
+        return self._levels[steps_Bn]
 
     def normal(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Noise on the device."""
@@ -106,75 +139,95 @@ class Forcing:
         """0 to 1, on the device."""
         return torch.rand(tuple(shape), generator=generator, device=self.device)
 
-    def blurred(self, latents: Tensor, generator: torch.Generator) -> Tensor:
-        """With a little noise, as much for each block as chance has it."""
-        level = _BLUR * self.uniform((*latents.shape[:2], 1, 1, 1, 1), generator)
-        return (1 - level) * latents + level * self.normal(latents.shape, generator)
+    def _with_past(self, x_Bn: Tensor) -> Tensor:
+        """With something in the place of the block before, where there is none."""
+        return x_Bn if x_Bn.shape[1] > self._blocks else torch.cat((x_Bn[:, :1], x_Bn), dim=1)
 
-    def past_keys(self, batch: _Batch, generator: torch.Generator) -> Keys | None:
-        """Keys of the block before the batch, which has itself only the reference frame before it."""
-        if batch.past is None or batch.past_scene is None:
-            return None
-        return batch.network.context(self.blurred(batch.past, generator), batch.past_scene)
-
-    def _latent_weight(self, pool: Pool) -> Tensor:
+    def _clips_of(self, pool: Pool, plan: Plan) -> _Clips:
+        height, width = pool.latents.shape[-2:]
+        network = BatchedDiT(self.dit, height=height, width=width)
         pixels = mouth_weight(pool.frame, device=self.device)
-        return avg_pool2d(pixels[None, None], PIXELS_PER_LATENT)[0, 0]
+        return _Clips(
+            pool=pool,
+            network=network,
+            weight_hw=avg_pool2d(pixels[None, None], PIXELS_PER_LATENT)[0, 0],
+            turns=network.turns(-1, plan.pool_blocks + _LATER_BLOCKS + 1),
+        )
 
 
 class TeacherForcing:
-    """Losses of the first way."""
+    """The first way, as a `Lesson`."""
 
     def __init__(self, forcing: Forcing) -> None:
         self._forcing = forcing
 
-    def __call__(self, step: int) -> Losses:
-        forcing = self._forcing
+    def examples(self, step: int) -> Examples:
+        """As `Lesson.examples`."""
+        tensors, which, generator = self._forcing.examples(step)
+        blocks = tensors["latents"][:, 1:].shape
+        tensors["sigma"] = self._sigmas(blocks[:2], generator)
+        tensors["noise"] = self._forcing.normal(blocks, generator)
+        return Examples(which, tensors)
+
+    def losses(self, examples: Examples) -> Losses:
+        """As `Lesson.losses`."""
+        forcing, which, tensors = self._forcing, examples.key, examples.tensors
+        clean, noise, sigma_Bn = tensors["latents"][:, 1:], tensors["noise"], tensors["sigma"]
+        each = sigma_Bn[..., None, None, None, None]
+        network = forcing.network(which)
         with autocast(forcing.device):
-            batch, generator = forcing.batch(step)
-            sigma_Bn = self._sigmas(batch.clean.shape[:2], generator)
-            each = sigma_Bn[..., None, None, None, None]
-            noise = forcing.normal(batch.clean.shape, generator)
-            noisy = (1 - each) * batch.clean + each * noise
-            past = forcing.past_keys(batch, generator)
-            seen = forcing.blurred(batch.clean, generator)
-            finished = batch.network.context(seen, batch.scene, past=past)
-            flow = batch.network.flow(noisy, sigma_Bn * TRAINING_STEPS, batch.scene, before=finished.later(past))
-        error = (flow.float() - (noise - batch.clean)).square()
-        loss = (error * batch.weight).mean() / batch.weight.mean()
+            scene = forcing.scene(which, examples)
+            finished = network.context(forcing.blurred(examples), scene, there_n=tensors["there"])
+            own = scene.of_blocks(slice(1, None), clips=len(clean))
+            noisy = (1 - each) * clean + each * noise
+            flow = network.flow(noisy, sigma_Bn * TRAINING_STEPS, own, before=finished.but_last())
+        error = (flow.float() - (noise - clean)).square()
+        loss = forcing.weighted(which, error)
         return Losses(loss, {"flow": error.mean(), "weighted": loss})
 
-    def _sigmas(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        u = self._forcing.uniform(shape, generator)
+    def _sigmas(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        forcing = self._forcing
+        u = forcing.uniform(shape, generator)
         anywhere = SHIFT * u / (1 + (SHIFT - 1) * u)
-        which = self._forcing.uniform(shape, generator)
-        levels = anywhere.new_tensor([step.sigma for step in STEPS])
-        at_steps = levels[(which * len(STEPS)).long()]
-        return torch.where(self._forcing.uniform(shape, generator) < _AT_STEPS, at_steps, anywhere)
+        at_steps = forcing.sigmas_of((forcing.uniform(shape, generator) * len(STEPS)).long())
+        return torch.where(forcing.uniform(shape, generator) < _AT_STEPS, at_steps, anywhere)
 
 
 class SelfForcing:
-    """Losses of the second way."""
+    """The second way, as a `Lesson`."""
 
     def __init__(self, forcing: Forcing) -> None:
         self._forcing = forcing
 
-    def __call__(self, step: int) -> Losses:
-        forcing = self._forcing
+    def examples(self, step: int) -> Examples:
+        """As `Lesson.examples`."""
+        tensors, which, generator = self._forcing.examples(step)
+        blocks = tensors["latents"][:, 1:].shape
+        tensors["noise"] = self._forcing.normal((len(STEPS), *blocks), generator)
+        tensors["step"] = (self._forcing.uniform(blocks[:2], generator) * len(STEPS)).long()
+        return Examples(which, tensors)
+
+    def losses(self, examples: Examples) -> Losses:
+        """As `Lesson.losses`."""
+        forcing, which, tensors = self._forcing, examples.key, examples.tensors
+        clean, steps_Bn = tensors["latents"][:, 1:], tensors["step"]
+        network, past = forcing.network(which), slice(0, 1)
         with autocast(forcing.device):
-            batch, generator = forcing.batch(step)
-            past = forcing.past_keys(batch, generator)
-            noise = forcing.normal((len(STEPS), *batch.clean.shape), generator)
-            own = roll_out(batch.network, batch.scene, noise=noise, steps=STEPS, before=past)
-            which_Bn = (forcing.uniform(batch.clean.shape[:2], generator) * len(STEPS)).long()
-            each = which_Bn[None, ..., None, None, None, None]
-            noisy = own.noisy.gather(0, each.expand(1, *batch.clean.shape))[0]
-            sigma_Bn = noisy.new_tensor([step.sigma for step in STEPS])[which_Bn]
-            finished = batch.network.context(own.clean, batch.scene, past=past)
-            flow = batch.network.flow(noisy, sigma_Bn * TRAINING_STEPS, batch.scene, before=finished.later(past))
-        made = noisy - sigma_Bn[..., None, None, None, None] * flow.float()
-        error = (made - batch.clean).square()
-        loss = (error * batch.weight).mean() / batch.weight.mean()
-        drift = (own.clean - batch.clean).square()
+            # with gradients first: a weight that autocast has cast without them has none in this step
+            scene = forcing.scene(which, examples)
+            own = scene.of_blocks(slice(1, None), clips=len(clean))
+            blurred = forcing.blurred(examples)[:, past]
+            with torch.no_grad():
+                alone = scene.of_blocks(past, clips=len(clean))
+                before = network.context(blurred, alone, there_n=tensors["there"][past])
+                made = roll_out(network, own, noise=tensors["noise"], steps=STEPS, before=before)
+            finished = network.context(torch.cat((blurred, made.clean), dim=1), scene, there_n=tensors["there"])
+            each = steps_Bn[None, ..., None, None, None, None].expand(1, *clean.shape)
+            noisy = made.noisy.gather(0, each)[0]
+            sigma_Bn = forcing.sigmas_of(steps_Bn)
+            flow = network.flow(noisy, sigma_Bn * TRAINING_STEPS, own, before=finished.but_last())
+        error = (noisy - sigma_Bn[..., None, None, None, None] * flow.float() - clean).square()
+        loss = forcing.weighted(which, error)
+        drift = (made.clean - clean).square()
         figures = {"clean": error.mean(), "weighted": loss, "own": drift.mean(), "own-last": drift[:, -1].mean()}
         return Losses(loss, figures)

@@ -6,7 +6,7 @@ hears. It sees the time of every phoneme, so no transcript has to be aligned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,8 @@ from torch.nn.functional import cross_entropy, interpolate, mse_loss
 from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS
 from worker.training.acting import act, excerpt
-from worker.training.ahead import Ahead
 from worker.training.espeak import with_ends
-from worker.training.phase_run import Losses
+from worker.training.gradients import Examples, Losses
 from worker.training.plan import Plan
 from worker.training.sounds import SPEEDS, normalised, varied
 from worker.training.speech import Utterance
@@ -54,52 +53,33 @@ def sounds_of(utterances: Sequence[Utterance]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Example:
+class Heard:
+    """A piece of speech and what belongs to it."""
+
     wave: NDArray[np.float32]
     track: NDArray[np.float32]
-    sounds: NDArray[np.int64]
+    """[T, 4], 16 per second."""
+    sounds: NDArray[np.uint8]
+    """The number of the sound at the middle of every frame of the encoder, 50 per second; 0 is silence."""
 
 
-class HearingLosses:
-    """One batch after the other; batch n is the same in every run of the same seed."""
+@dataclass(frozen=True)
+class Listening:
+    """Makes examples; the one of a number is the same for a seed."""
 
-    def __init__(
-        self, hearing: Hearing, utterances: Sequence[Utterance], plan: Plan, *, batch: int, seed: int, threads: int
-    ) -> None:
-        self._hearing = hearing
-        self._utterances = utterances
-        self._code = {sound: number for number, sound in enumerate(sounds_of(utterances), start=1)}
-        self._samples = round(plan.hearing_s * VIDEO_FPS) * AUDIO_SAMPLE_RATE // VIDEO_FPS
-        self._batch = batch
-        self._seed = seed
-        self._device = hearing.mouth.weight.device
-        self._ahead = Ahead(self._examples, threads=threads, depth=2 * threads)
+    codes: Mapping[str, int]
+    samples: int
+    seed: int
 
-    def __call__(self, step: int) -> Losses:
-        waves, tracks, sounds = (part.to(self._device) for part in self._ahead.take(step))
-        scores_BTC, mouths_BT4 = self._hearing(waves)
-        # the head looks at what the frames of a video show, at the times that it has states for
-        wanted = interpolate(tracks.transpose(1, 2), mouths_BT4.shape[1], mode="linear").transpose(1, 2)
-        mouth = mse_loss(mouths_BT4, wanted)
-        phoneme = cross_entropy(scores_BTC.flatten(0, 1), sounds[:, : scores_BTC.shape[1]].flatten())
-        return Losses(mouth * 10 + phoneme, {"mouth": mouth, "phoneme": phoneme})
+    @classmethod
+    def of(cls, sounds: Sequence[str], plan: Plan, *, seed: int) -> Listening:
+        samples = round(plan.hearing_s * VIDEO_FPS) * AUDIO_SAMPLE_RATE // VIDEO_FPS
+        return cls({sound: number for number, sound in enumerate(sounds, start=1)}, samples, seed)
 
-    def close(self) -> None:
-        """Ends the threads that make examples."""
-        self._ahead.close()
-
-    def _examples(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = np.random.default_rng((self._seed, 3, step))
-        examples = [self._example(generator) for _ in range(self._batch)]
-        waves, tracks, sounds = (
-            torch.from_numpy(np.stack(rows))
-            for rows in zip(*((e.wave, e.track, e.sounds) for e in examples), strict=True)
-        )
-        return waves, tracks, sounds
-
-    def _example(self, generator: np.random.Generator) -> _Example:
-        frames = self._samples * VIDEO_FPS // AUDIO_SAMPLE_RATE
-        whole = self._utterances[int(generator.integers(len(self._utterances)))]
+    def __call__(self, utterances: Sequence[Utterance], number: int) -> Heard:
+        generator = np.random.default_rng((self.seed, 3, number))
+        frames = self.samples * VIDEO_FPS // AUDIO_SAMPLE_RATE
+        whole = utterances[int(generator.integers(len(utterances)))]
         lasts_s = (frames + 2 * _MARGIN) / VIDEO_FPS * SPEEDS[1]
         start_s = float(generator.uniform(-0.3, 1.0)) * max(0.0, whole.duration_s - lasts_s)
         spoken = varied(excerpt(whole, start_s=max(0.0, start_s), duration_s=lasts_s), generator)
@@ -107,24 +87,53 @@ class HearingLosses:
         wave = normalised(acted.samples) * np.float32(generator.uniform(0.7, 1.4))
         first = _MARGIN if start_s > 0 else 0  # the mouth comes from somewhere, but at the true beginning
         start = first * AUDIO_SAMPLE_RATE // VIDEO_FPS
-        return _Example(
-            wave=_cut(wave, start, self._samples),
+        return Heard(
+            wave=_cut(wave, start, self.samples),
             track=_cut(acted.track, first, frames),
             sounds=self._classes(spoken, start_s=first / VIDEO_FPS),
         )
 
-    def _classes(self, spoken: Utterance, *, start_s: float) -> NDArray[np.int64]:
-        """The sound at the middle of every frame of the encoder."""
-        frames = self._samples * _FRAMES_PER_S // AUDIO_SAMPLE_RATE
+    def _classes(self, spoken: Utterance, *, start_s: float) -> NDArray[np.uint8]:
+        frames = self.samples * _FRAMES_PER_S // AUDIO_SAMPLE_RATE
         times = start_s + (np.arange(frames) + 0.6) / _FRAMES_PER_S
-        classes = np.full(frames, _NOTHING, dtype=np.int64)
+        classes = np.full(frames, _NOTHING, dtype=np.uint8)
         for phoneme, end in with_ends(spoken.phonemes, until_s=spoken.duration_s):
             heard = letters(phoneme.ipa)
             for number, letter in enumerate(heard):
                 length = (end - phoneme.start_s) / len(heard)
                 begin = phoneme.start_s + number * length
-                classes[(times >= begin) & (times < begin + length)] = self._code[letter]
+                classes[(times >= begin) & (times < begin + length)] = self.codes[letter]
         return classes
+
+
+class HearingLesson:
+    """Some of the pieces at every step."""
+
+    def __init__(self, hearing: Hearing, pieces: Iterable[Heard], *, batch: int, seed: int) -> None:
+        device = hearing.mouth.weight.device
+        waves, tracks, sounds = zip(*((piece.wave, piece.track, piece.sounds) for piece in pieces), strict=True)
+        self._waves, self._tracks, self._sounds = (
+            torch.from_numpy(np.stack(part)).to(device) for part in (waves, tracks, sounds)
+        )
+        self._hearing = hearing
+        self._batch = batch
+        self._seed = seed
+
+    def examples(self, step: int) -> Examples:
+        """As `Lesson.examples`."""
+        chosen = np.random.default_rng((self._seed, 8, step))
+        own = torch.from_numpy(chosen.integers(len(self._waves), size=self._batch)).to(self._waves.device)
+        return Examples(0, {"waves": self._waves[own], "tracks": self._tracks[own], "sounds": self._sounds[own].long()})
+
+    def losses(self, examples: Examples) -> Losses:
+        """As `Lesson.losses`."""
+        tracks, sounds = examples.tensors["tracks"], examples.tensors["sounds"]
+        scores_BTC, mouths_BT4 = self._hearing(examples.tensors["waves"])
+        # the head looks at what the frames of a video show, at the times that it has states for
+        wanted = interpolate(tracks.transpose(1, 2), mouths_BT4.shape[1], mode="linear").transpose(1, 2)
+        mouth = mse_loss(mouths_BT4, wanted)
+        phoneme = cross_entropy(scores_BTC.flatten(0, 1), sounds[:, : scores_BTC.shape[1]].flatten())
+        return Losses(mouth * 10 + phoneme, {"mouth": mouth, "phoneme": phoneme})
 
 
 def _cut(values: NDArray[np.float32], start: int, count: int) -> NDArray[np.float32]:

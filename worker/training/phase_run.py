@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from worker.pipeline.dit.recording import Player
+from worker.training.gradients import Gradients, Lesson
 from worker.training.journal import Journal
 from worker.training.plan import Phase, Share
 
@@ -24,18 +25,12 @@ _LAST_RATE = 0.02
 _CLIP = 1.0
 _AVERAGED_OVER = 0.002
 """What a step adds to the average of the weights; more while there are few steps."""
+_LOOKED_AT_EVERY = 16
+"""Steps between two looks at the figures, each of which waits for the device."""
 
 
 class TrainingBroken(RuntimeError):
-    """A loss is no number: nothing useful can follow."""
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What is to become small, and figures worth a line."""
-
-    total: Tensor
-    figures: Mapping[str, Tensor]
+    """A gradient is no number: nothing useful can follow."""
 
 
 class PhaseRun:
@@ -52,32 +47,33 @@ class PhaseRun:
             [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
             lr=share.rate,
             betas=(0.9, 0.98),
+            fused=parameters[0].is_cuda,
         )
         self._average = [parameter.detach().clone() for parameter in parameters]
         self.step = 0
         self.seconds = 0.0
 
     def steps(
-        self, losses: Callable[[int], Losses], *, journal: Journal, save: Callable[[], None], save_every_s: float
+        self, lesson: Lesson, *, player: Player, journal: Journal, save: Callable[[], None], save_every_s: float
     ) -> None:
-        """Until time or steps are over. `losses` is given the number of the step. Raises `TrainingBroken`."""
+        """Until time or steps are over. Raises `TrainingBroken`."""
+        gradients = Gradients(lesson, self._network, player)
         saved_at = time.monotonic()
         for began in self._clock():
             for group in self._optimiser.param_groups:
                 group["lr"] = self._share.rate * self._rate()
-            made = losses(self.step)
-            self._optimiser.zero_grad(set_to_none=True)
-            made.total.backward()  # type: ignore[no-untyped-call]
+            names, figures = gradients.of_step(self.step)
             norm = nn.utils.clip_grad_norm_(self._network.parameters(), _CLIP)
-            if not math.isfinite(float(norm)):
-                raise TrainingBroken(f"{self._phase}, step {self.step}: the gradient is {float(norm)}")
             self._optimiser.step()
             self._follow()
+            if self.step % _LOOKED_AT_EVERY == 0:
+                seen = dict(zip(names, figures.tolist(), strict=True))
+                journal.note(self._phase, step=self.step + 1, seconds=self.seconds, figures=seen)
+                self._check(norm)
             self.step += 1
             self.seconds += time.monotonic() - began
-            figures = {name: float(figure.detach()) for name, figure in made.figures.items()}
-            journal.note(self._phase, step=self.step, seconds=self.seconds, figures=figures)
             if time.monotonic() - saved_at > save_every_s:
+                self._check(norm)
                 save()
                 saved_at = time.monotonic()
         with torch.no_grad():
@@ -101,6 +97,10 @@ class PhaseRun:
         for own, kept in zip(self._average, state["average"], strict=True):
             own.copy_(kept)
         self.step, self.seconds = state["step"], state["seconds"]
+
+    def _check(self, norm: Tensor) -> None:
+        if not math.isfinite(float(norm)):
+            raise TrainingBroken(f"{self._phase}, step {self.step}: the gradient is {float(norm)}")
 
     def _clock(self) -> Iterator[float]:
         while self.seconds < 60 * self._share.minutes and self.step < self._share.most_steps:

@@ -16,10 +16,10 @@ from worker.training.faces import Frame
 class Phase(StrEnum):
     """In their order."""
 
+    SEEING = "seeing"
+    """The VAE learns to keep drawn faces. Meanwhile other processes vary the speech for what comes after it."""
     HEARING = "hearing"
     """The audio encoder learns which sound is which."""
-    SEEING = "seeing"
-    """The VAE learns to keep drawn faces."""
     TEACHER_FORCING = "teacher-forcing"
     """The DiT learns to make the next block after true ones."""
     SELF_FORCING = "self-forcing"
@@ -45,12 +45,16 @@ class Plan:
     frames: tuple[Frame, ...]
     """Sizes of picture, which take turns."""
     shares: dict[Phase, Share]
-    hearing_s: float
-    """Seconds of sound in one example of the first phase."""
+    seeing_clips: int
+    """Of each size, all of different people, that are drawn for the VAE."""
     seeing_frames: int
-    """Of one example of the second, 4 k + 1."""
+    """Of each of them, 4 k + 1."""
     seeing_crop: int
-    """Side in pixels of the part of a picture that most of those examples show."""
+    """Side in pixels of the part of a picture that most examples show."""
+    hearing_pieces: int
+    """Pieces of speech, varied, for the audio encoder."""
+    hearing_s: float
+    """Their length in seconds."""
     statistics_batches: int
     """From which the latents' means and deviations are read."""
     pool_clips: int
@@ -76,33 +80,37 @@ FULL = Plan(
     config=AVATAR,
     frames=(Frame(192, 192), Frame(144, 192)),
     shares={
-        Phase.HEARING: Share(2.5, _NO_END, rate=1e-3, batch=64),
-        Phase.SEEING: Share(6.0, _NO_END, rate=1e-3, batch=32),
-        Phase.TEACHER_FORCING: Share(7.5, _NO_END, rate=1e-3, batch=16),
+        Phase.SEEING: Share(5.0, _NO_END, rate=1e-3, batch=32),
+        Phase.HEARING: Share(3.0, _NO_END, rate=1e-3, batch=64),
+        Phase.TEACHER_FORCING: Share(6.0, _NO_END, rate=1e-3, batch=16),
         Phase.SELF_FORCING: Share(6.0, _NO_END, rate=3e-4, batch=16),
     },
-    hearing_s=3.0,
+    seeing_clips=5000,
     seeing_frames=9,
-    seeing_crop=96,
-    statistics_batches=12,
-    pool_clips=900,
+    seeing_crop=64,
+    hearing_pieces=8000,
+    hearing_s=3.0,
+    statistics_batches=24,
+    pool_clips=700,
     pool_blocks=20,
     forced_blocks=6,
 )
-"""For one H200: 22 minutes, and about two for what lies between."""
+"""For one H200: 20 minutes, and about two for what lies between."""
 
 TINY = Plan(
     config=AVATAR,
     frames=(Frame(64, 64), Frame(48, 64)),
     shares={
-        Phase.HEARING: Share(1.0, 3, rate=1e-3, batch=2),
         Phase.SEEING: Share(1.0, 3, rate=1e-3, batch=1),
+        Phase.HEARING: Share(1.0, 3, rate=1e-3, batch=2),
         Phase.TEACHER_FORCING: Share(1.0, 3, rate=1e-3, batch=2),
         Phase.SELF_FORCING: Share(1.0, 2, rate=3e-4, batch=2),
     },
-    hearing_s=1.0,
+    seeing_clips=4,
     seeing_frames=9,
     seeing_crop=48,
+    hearing_pieces=4,
+    hearing_s=1.0,
     statistics_batches=3,
     pool_clips=2,
     pool_blocks=4,

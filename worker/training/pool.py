@@ -8,8 +8,9 @@ states of the audio encoder, R rows of a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.conditioning import LEAD_ROWS, audio_windows
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS, PipelineConfig, VAEConfig
 from worker.training.acting import Acted, act, joined
-from worker.training.ahead import Ahead
 from worker.training.drawing import draw
 from worker.training.faces import Face, Frame, face
 from worker.training.plan import Plan
@@ -28,7 +28,7 @@ from worker.training.seeing import autocast
 from worker.training.sounds import varied
 from worker.training.speech import Utterance
 
-_AT_ONCE = 8
+_AT_ONCE = 32
 """Clips that are drawn and encoded together."""
 _GAPS_S = (0.15, 1.2)
 
@@ -47,39 +47,56 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class _Cast:
+class Part:
     """Who says what."""
 
     person: Face
     acted: Acted
 
 
+@dataclass(frozen=True)
+class Casting:
+    """Makes parts for pictures of one size; that of a number is the same for a seed."""
+
+    frame: Frame
+    frames: int
+    seed: int
+
+    @classmethod
+    def of(cls, plan: Plan, frame: Frame, *, seed: int) -> Casting:
+        return cls(frame, frames_of(plan), seed)
+
+    def __call__(self, utterances: Sequence[Utterance], number: int) -> Part:
+        generator = np.random.default_rng((self.seed, 6, self.frame.width, number))
+        parts: list[Utterance] = []
+        while sum(part.duration_s for part in parts) < 1.3 * self.frames / VIDEO_FPS:
+            parts.append(utterances[int(generator.integers(len(utterances)))])
+        whole = act(varied(joined(parts, gap_s=float(generator.uniform(*_GAPS_S))), generator), seed=number)
+        samples = self.frames * AUDIO_SAMPLE_RATE // VIDEO_FPS
+        acted = Acted(whole.samples[:samples], whole.track[: self.frames], whole.lids[: self.frames])
+        return Part(face(int(generator.integers(2**31))), acted)
+
+
 def fill_pool(
-    utterances: Sequence[Utterance],
+    parts: Iterable[Part],
     frame: Frame,
     plan: Plan,
     *,
     autoencoder: AutoencoderKLWan,
     hearing: AudioEncoder,
-    seed: int,
-    threads: int,
     device: torch.device,
 ) -> Pool:
-    """The same clips for the same seed and size of picture."""
-    casting = Ahead(lambda number: _cast(utterances, frame, plan, number=number, seed=seed), threads=threads, depth=64)
+    """A clip of each part."""
     kept = torch.bfloat16 if device.type == "cuda" else torch.float32
     latents: list[Tensor] = []
     references: list[Tensor] = []
     windows: list[Tensor] = []
-    try:
-        for first in range(0, plan.pool_clips, _AT_ONCE):
-            clips = [casting.take(number) for number in range(first, min(first + _AT_ONCE, plan.pool_clips))]
-            made, portraits = _filmed(clips, frame, plan, autoencoder=autoencoder, device=device)
-            latents.append(made.to(kept))
-            references.append(portraits.to(kept))
-            windows.extend(_heard(clip.acted, plan, hearing=hearing).to(kept) for clip in clips)
-    finally:
-        casting.close()
+    coming = iter(parts)
+    while clips := list(islice(coming, _AT_ONCE)):
+        made, portraits = _filmed(clips, frame, plan, autoencoder=autoencoder, device=device)
+        latents.append(made.to(kept))
+        references.append(portraits.to(kept))
+        windows.extend(_heard(clip.acted, plan, hearing=hearing).to(kept) for clip in clips)
     return Pool(frame, torch.cat(latents), torch.cat(references), torch.stack(windows))
 
 
@@ -96,21 +113,9 @@ def encoded(autoencoder: AutoencoderKLWan, config: VAEConfig, pixels_B3THW: Tens
     return (mode.float() - mean) / std
 
 
-def _cast(utterances: Sequence[Utterance], frame: Frame, plan: Plan, *, number: int, seed: int) -> _Cast:
-    generator = np.random.default_rng((seed, 6, frame.width, number))
-    frames = frames_of(plan)
-    parts: list[Utterance] = []
-    while sum(part.duration_s for part in parts) < 1.3 * frames / VIDEO_FPS:
-        parts.append(utterances[int(generator.integers(len(utterances)))])
-    whole = act(varied(joined(parts, gap_s=float(generator.uniform(*_GAPS_S))), generator), seed=number)
-    samples = frames * AUDIO_SAMPLE_RATE // VIDEO_FPS
-    acted = Acted(whole.samples[:samples], whole.track[:frames], whole.lids[:frames])
-    return _Cast(face(int(generator.integers(2**31))), acted)
-
-
 @torch.no_grad()
 def _filmed(
-    clips: Sequence[_Cast], frame: Frame, plan: Plan, *, autoencoder: AutoencoderKLWan, device: torch.device
+    clips: Sequence[Part], frame: Frame, plan: Plan, *, autoencoder: AutoencoderKLWan, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     tracks, lids = (
         torch.from_numpy(np.stack(part)).to(device)

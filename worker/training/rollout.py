@@ -36,7 +36,7 @@ def roll_out(
     _, clips, blocks = noise.shape[:3]
     made, began = [], []
     for place in range(blocks):
-        alone = scene.of_block(place, clips=clips)
+        alone = scene.of_blocks(slice(place, place + 1), clips=clips)
         here = noise[:, :, place : place + 1]
         latents = here[0]
         starts = []

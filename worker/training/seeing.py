@@ -1,6 +1,6 @@
 """The VAE learns to keep drawn faces: what it decodes is what it was given.
 
-Knows the autoencoder and clips that are drawn as they are needed. Afterwards its latents are brought to mean 0 and
+Knows the autoencoder and a bank of drawn clips. Afterwards its latents are brought to mean 0 and
 variance 1 under the constants of the released VAE, by its own first and last 1 x 1 convolutions, so that the pipeline
 treats both alike.
 """
@@ -8,6 +8,7 @@ treats both alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from worker.pipeline.config import VAEConfig
 from worker.training.acting import Acted
 from worker.training.drawing import draw
 from worker.training.faces import MOUTH_BOX, Frame, face
-from worker.training.phase_run import Losses
+from worker.training.gradients import Examples, Losses
 from worker.training.plan import Plan
 
 _KL = 1e-6
@@ -28,8 +29,16 @@ _FIRST_CERTAINTY = 6.0
 """By how much the log variance of the posterior begins below 0: noise of variance 1 drowns what is to be learned."""
 _MOUTH = 3.0
 """How much more the pixels of the mouth count: they are few, and they are what this is about."""
-_WHOLE_EVERY = 4
-"""One batch in so many shows whole pictures, fewer of them."""
+_WHOLE_EVERY = 6
+"""One batch in so many shows whole pictures and clips to their end."""
+_FEWER_WHOLE = 8
+"""By how much such a batch has fewer of them."""
+_PART_FRAMES = 5
+"""Frames of the others: those of two latent frames."""
+_PARTS = -1
+"""The key of parts, which are of one size; that of whole pictures is the number of their bank."""
+_AT_ONCE = 32
+"""Clips that are drawn together."""
 
 
 def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
@@ -46,63 +55,93 @@ def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
     return network
 
 
-class SeeingLosses:
-    """One batch after the other; batch n is the same in every run of the same seed."""
+@dataclass(frozen=True)
+class Bank:
+    """Drawn clips of one size."""
 
-    def __init__(
-        self,
-        network: AutoencoderKLWan,
-        acted: Sequence[Acted],
-        plan: Plan,
-        *,
-        batch: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
+    pixels: Tensor
+    """[N, T, 3, H, W] uint8 on the device."""
+    weight: Tensor
+    """How much each pixel counts, [H, W]."""
+
+
+def fill_bank(acted: Sequence[Acted], frame: Frame, plan: Plan, *, seed: int, device: torch.device) -> Bank:
+    """Everybody in it looks different."""
+    generator = np.random.default_rng((seed, 4, frame.width))
+    length = plan.seeing_frames
+    long_enough = [clip for clip in acted if len(clip.track) >= length]
+    drawn = []
+    for first in range(0, plan.seeing_clips, _AT_ONCE):
+        count = min(_AT_ONCE, plan.seeing_clips - first)
+        tracks, lids = np.zeros((count, length, 4), np.float32), np.zeros((count, length), np.float32)
+        for place in range(count):
+            clip = long_enough[generator.integers(len(long_enough))]
+            start = generator.integers(len(clip.track) - length + 1)
+            tracks[place], lids[place] = clip.track[start : start + length], clip.lids[start : start + length]
+        video = draw(
+            [face(int(number)) for number in generator.integers(2**31, size=count)],
+            frame,
+            tracks_BTK=torch.from_numpy(tracks).to(device),
+            lids_BT=torch.from_numpy(lids).to(device),
+        )
+        drawn.append((video * 255).round().to(torch.uint8))
+    return Bank(torch.cat(drawn), mouth_weight(frame, device=device))
+
+
+class SeeingLesson:
+    """Parts of the clips in some banks, a few frames long; now and then all of fewer clips."""
+
+    def __init__(self, network: AutoencoderKLWan, banks: Sequence[Bank], plan: Plan, *, batch: int, seed: int) -> None:
         self._network = network
-        self._acted = [clip for clip in acted if len(clip.track) >= plan.seeing_frames]
+        self._banks = banks
         self._plan = plan
         self._batch = batch
         self._seed = seed
-        self._device = device
+        self._device = banks[0].weight.device
 
-    def __call__(self, step: int) -> Losses:
-        generator = np.random.default_rng((self._seed, 4, step))
-        frame = self._plan.frames[step % len(self._plan.frames)]
-        pixels_B3THW, weight = self._clips(generator, frame, whole=step // len(self._plan.frames) % _WHOLE_EVERY == 0)
-        drawn = torch.Generator(self._device).manual_seed(int(generator.integers(2**62)))
+    def examples(self, step: int) -> Examples:
+        """As `Lesson.examples`."""
+        chosen = np.random.default_rng((self._seed, 5, step))
+        bank = self._banks[step % len(self._banks)]
+        is_whole = step // len(self._banks) % _WHOLE_EVERY == 0
+        clips, frames, _, height, width = bank.pixels.shape
+        count = max(1, self._batch // _FEWER_WHOLE) if is_whole else self._batch
+        length = frames if is_whole else min(_PART_FRAMES, frames)
+        rows, columns = (height, width) if is_whole else (self._plan.seeing_crop,) * 2
+        first, top, left = (
+            int(chosen.integers(0, most - size + 1))
+            for most, size in ((frames, length), (height, rows), (width, columns))
+        )
+        own = torch.from_numpy(chosen.integers(clips, size=count)).to(self._device)
+        part = np.s_[top : top + rows, left : left + columns]
+        pixels = bank.pixels[:, first : first + length, :, *part][own]
+        drawn = torch.Generator(self._device).manual_seed(int(chosen.integers(2**62)))
+        return Examples(
+            key=step % len(self._banks) if is_whole else _PARTS,
+            tensors={
+                "pixels": pixels.transpose(1, 2).float() / 127.5 - 1,
+                "weight": bank.weight[part],
+                "noise": torch.randn(
+                    (count, self._plan.config.vae.z_dim, 1 + (length - 1) // 4, rows // 8, columns // 8),
+                    generator=drawn,
+                    device=self._device,
+                ),
+            },
+        )
+
+    def losses(self, examples: Examples) -> Losses:
+        """As `Lesson.losses`."""
+        pixels_B3THW, weight = examples.tensors["pixels"], examples.tensors["weight"]
         with autocast(self._device):
             posterior = self._network.encode(pixels_B3THW).latent_dist
-            made = self._network.decode(posterior.sample(drawn)).sample.float()
+            latents = posterior.mean + posterior.std * examples.tensors["noise"]
+            made = self._network.decode(latents).sample.float()
         error = (made - pixels_B3THW).abs()
         level = (error * weight).mean() / weight.mean()
         edges = _edges(made, pixels_B3THW, weight)
         spread = posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()
         kl = 0.5 * spread.mean()
         return Losses(level + _EDGES * edges + _KL * kl, {"level": error.mean(), "edges": edges, "kl": kl})
-
-    def _clips(self, generator: np.random.Generator, frame: Frame, *, whole: bool) -> tuple[Tensor, Tensor]:
-        """[B, 3, T, h, w] in -1 to 1, and how much each pixel counts, [h, w]."""
-        count = max(1, self._batch // 4) if whole else self._batch
-        people = [face(int(seed)) for seed in generator.integers(2**31, size=count)]
-        length = self._plan.seeing_frames
-        tracks, lids = np.zeros((count, length, 4), np.float32), np.zeros((count, length), np.float32)
-        for place in range(count):
-            clip = self._acted[generator.integers(len(self._acted))]
-            first = generator.integers(len(clip.track) - length + 1)
-            tracks[place], lids[place] = clip.track[first : first + length], clip.lids[first : first + length]
-        drawn = draw(
-            people,
-            frame,
-            tracks_BTK=torch.from_numpy(tracks).to(self._device),
-            lids_BT=torch.from_numpy(lids).to(self._device),
-        )
-        pixels, weight = drawn.transpose(1, 2) * 2 - 1, mouth_weight(frame, device=self._device)
-        if whole:
-            return pixels, weight
-        side = self._plan.seeing_crop
-        top, left = (int(generator.integers(0, size - side + 1)) for size in (frame.height, frame.width))
-        return pixels[..., top : top + side, left : left + side], weight[top : top + side, left : left + side]
 
 
 def mouth_weight(frame: Frame, *, device: torch.device) -> Tensor:
@@ -145,13 +184,15 @@ def standardise(network: AutoencoderKLWan, config: VAEConfig, *, mean_c: Tensor,
 
 
 @torch.no_grad()
-def latent_statistics(network: AutoencoderKLWan, losses: SeeingLosses, *, batches: int) -> tuple[Tensor, Tensor]:
+def latent_statistics(
+    network: AutoencoderKLWan, banks: Sequence[Bank], *, batches: int, batch: int
+) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every latent channel over so many batches of whole pictures."""
     seen = []
     for number in range(batches):
-        generator = np.random.default_rng((losses._seed, 5, number))
-        frame = losses._plan.frames[number % len(losses._plan.frames)]
-        pixels, _ = losses._clips(generator, frame, whole=True)
+        bank = banks[number % len(banks)]
+        places = torch.arange(number * batch, (number + 1) * batch) % len(bank.pixels)
+        pixels = bank.pixels[places.to(bank.pixels.device)].transpose(1, 2).float() / 127.5 - 1
         seen.append(network.encode(pixels).latent_dist.mode().float().movedim(1, 0).flatten(1))
     every = torch.cat(seen, dim=1)
     return every.mean(1), every.std(1)

@@ -73,7 +73,7 @@ def inference() -> _Inference:
 def _scene(inference: _Inference, network: BatchedDiT) -> Scene:
     text = inference.dit.read_text(inference.prompt, prompt_rows=9)
     return Scene(
-        first_block=0,
+        turns=network.turns(0, BLOCKS),
         frames=CONFIG.num_frame_per_block,
         audio=network.read_audio(inference.windows.flatten(0, 1)),
         text=text,
@@ -120,7 +120,7 @@ def test_a_block_sees_its_own_timestep_sound_and_past(inference: _Inference) -> 
         text = inference.dit.read_text(inference.prompt, prompt_rows=9)
         heard = network.read_audio(windows.flatten(0, 1))
         reference = network.read_reference(inference.reference, text=text)
-        scene = Scene(first_block=0, frames=2, audio=heard, text=text, reference=reference)
+        scene = Scene(turns=network.turns(0, BLOCKS), frames=2, audio=heard, text=text, reference=reference)
         times = torch.full((CLIPS, BLOCKS), 750.0)
         times[:, 5] = late
         with torch.no_grad():
@@ -145,7 +145,7 @@ def test_every_parameter_that_inference_uses_learns(inference: _Inference) -> No
     network = BatchedDiT(dit, height=HEIGHT, width=WIDTH)
     text = dit.read_text(inference.prompt, prompt_rows=9)
     scene = Scene(
-        first_block=4,
+        turns=network.turns(4, BLOCKS),
         frames=2,
         audio=network.read_audio(inference.windows.flatten(0, 1)),
         text=text,

@@ -1,5 +1,7 @@
 """The whole training on a processor, a few steps of each phase: that it runs, resumes and fits the pipeline."""
 
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from worker.pipeline.pipeline import Pipeline
 from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.pipeline.vae import VideoAutoencoder
+from worker.training.backstage import enter
 from worker.training.course import Course, OtherCourse, Place
 from worker.training.drawing import portrait
 from worker.training.faces import Frame, face
@@ -29,6 +32,8 @@ PLAN = replace(
     frames=(Frame(64, 64),),
     shares={phase: replace(share, minutes=1000.0, most_steps=2) for phase, share in TINY.shares.items()},
     pool_clips=1,
+    hearing_pieces=2,
+    seeing_clips=2,
     pool_blocks=3,
     save_every_s=0.0,
 )
@@ -48,13 +53,19 @@ class _InterruptedCourse(Course):
 
 
 def _place(directory: Path) -> Place:
-    return Place(directory=directory, device=CPU, threads=1)
+    return Place(directory=directory, device=CPU)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def makers() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1, initializer=enter, initargs=(unheard()[:3],)) as threads:
+        yield threads
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, makers: Executor) -> Place:
     place = _place(tmp_path_factory.mktemp("avatar"))
-    Course(PLAN, unheard()[:3], place, seed=4).run()
+    Course(PLAN, unheard()[:3], place, seed=4).run(makers)
     return place
 
 
@@ -85,10 +96,12 @@ def test_latents_of_drawn_faces_are_standard_for_the_pipeline(trained: Place) ->
     assert 0.5 < latents.std() < 2.0
 
 
-def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(trained: Place, tmp_path: Path) -> None:
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
+    trained: Place, makers: Executor, tmp_path: Path
+) -> None:
     with pytest.raises(_Interrupted):
-        _InterruptedCourse(PLAN, unheard()[:3], _place(tmp_path), seed=4).run()
-    resumed = load_file(Course(PLAN, unheard()[:3], _place(tmp_path), seed=4).run())
+        _InterruptedCourse(PLAN, unheard()[:3], _place(tmp_path), seed=4).run(makers)
+    resumed = load_file(Course(PLAN, unheard()[:3], _place(tmp_path), seed=4).run(makers))
     straight = load_file(trained.weights)
     assert resumed.keys() == straight.keys()
     moved = [name for name in straight if not torch.allclose(resumed[name], straight[name], atol=1e-5)]
