@@ -20,7 +20,8 @@ GRACE_S = 25.0
 
 
 def test_a_node_in_mid_render_hands_its_job_back_within_the_grace(installation: Installation) -> None:
-    job_id = installation.submit("seconds=0.3", seconds=10)
+    goes_on = installation.directory / "goes-on"
+    job_id = installation.submit(f"seconds=0.3 until={goes_on}", seconds=10)
     installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
     node = installation.node_of(job_id)
     groups = node.groups()
@@ -30,6 +31,7 @@ def test_a_node_in_mid_render_hands_its_job_back_within_the_grace(installation: 
     assert node.wait_for_end(timeout_s=GRACE_S) == 0
     assert members_of(groups) == []
     installation.wait_for_row(job_id, lambda row: row.attempt == 2)
+    goes_on.touch()
     first, second = installation.attempts(job_id)
     row = installation.row(job_id)
     assert (first.outcome, row.crash_count, row.error_retries) == (AttemptOutcome.DRAINED, 0, 0)
@@ -44,7 +46,8 @@ def test_a_node_in_mid_render_hands_its_job_back_within_the_grace(installation: 
 
 
 def test_the_command_drains_the_node_it_names_and_no_other(installation: Installation) -> None:
-    job_id = installation.submit("seconds=0.3", seconds=10)
+    handed_back = installation.directory / "handed-back"
+    job_id = installation.submit(f"seconds=0.3 until={handed_back}", seconds=10)
     installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
     node = installation.node_of(job_id)
     other = next(one for one in installation.nodes if one is not node)
@@ -55,6 +58,7 @@ def test_the_command_drains_the_node_it_names_and_no_other(installation: Install
     assert time.time() - told_at < GRACE_S
     assert other.is_running
     assert installation.outcomes(job_id)[0] == AttemptOutcome.DRAINED
+    handed_back.touch()
     again = _drain_by_command(installation, node.name)
     assert (again.returncode, again.stderr) == (1, f"realvideo: {node.name} has ended already.\n")
     unknown = _drain_by_command(installation, "nobody")

@@ -40,7 +40,8 @@ def test_poison_fails_its_own_job_and_nobody_elses(installation: Installation) -
 
 
 def test_ranks_that_are_killed_at_random_moments_leave_no_process(installation: Installation) -> None:
-    job_id = installation.submit("seconds=0.2", seconds=10)
+    crashed_twice = installation.directory / "crashed-twice"
+    job_id = installation.submit(f"seconds=0.2 until={crashed_twice}", seconds=10)
     for crashes in (1, 2):
         installation.wait_for_row(job_id, lambda row: row.status == JobStatus.RUNNING and row.blocks_done >= 1)
         node = installation.node_of(job_id)
@@ -53,6 +54,7 @@ def test_ranks_that_are_killed_at_random_moments_leave_no_process(installation: 
         assert members_of(ranks) == []
         installation.wait_for_row(job_id, lambda row, crashes=crashes: row.attempt == crashes + 1)  # type: ignore[misc]
         begun_again = installation.attempts(job_id)[-1].started_at.timestamp()
+    crashed_twice.touch()
     record(
         "a rank is killed",
         noticed_s=noticed_s,
