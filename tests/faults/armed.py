@@ -1,4 +1,4 @@
-"""What every process under test does first: set its clock, put a mutant in place if one is asked for, arm failpoints.
+"""What every process under test does first: put a mutant in place if one is asked for, set its clock, arm failpoints.
 
 Knows the suite's own environment variables, which mean nothing to the product.
 """
@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from tests.faults.clock import set_clock
-from tests.faults.mutations import MUTATIONS
 from tests.faults.strikes import ANY, Orders
 from worker.failpoints import arm
 
@@ -17,8 +16,11 @@ MUTANT = "FAULTS_MUTANT"
 
 
 def make_ready() -> None:
-    set_clock(float(os.environ[CLOCK]))
+    """Call it when all that will run is imported."""
     mutant = os.environ.get(MUTANT)
     if mutant:
+        from tests.faults.mutations import MUTATIONS  # and with them whatever has a guard
+
         MUTATIONS[mutant].apply()
+    set_clock(float(os.environ[CLOCK]))
     arm(Orders(Path(os.environ[ORDERS]), who=os.environ.get("REALVIDEO_NODE_NAME", ANY)).strike)

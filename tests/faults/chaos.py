@@ -24,6 +24,7 @@ from models.job import TERMINAL_STATUSES, Job
 from tests.faults.chaos_faults import Faults
 from tests.faults.checker import findings_of, undelivered
 from tests.faults.installation import Installation, running_installation
+from tests.servers.swift import running_swift
 
 SUBMITTED_BY = 0.9
 """Of the run; the rest of it is faults on what is left."""
@@ -85,7 +86,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="realvideo-chaos-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        with running_installation(directory, clock=options.clock, nodes=options.nodes) as installation:
+        storage = directory / "swift"
+        storage.mkdir()
+        with (
+            running_swift(storage) as server,
+            running_installation(directory, server, clock=options.clock, nodes=options.nodes) as installation,
+        ):
             return _run(
                 installation,
                 jobs=options.jobs,

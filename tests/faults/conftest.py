@@ -10,6 +10,7 @@ import pytest
 from tests.faults.armed import CLOCK, MUTANT
 from tests.faults.checker import check
 from tests.faults.installation import Installation, running_installation
+from tests.servers.swift import S3Server
 
 QUICK_CLOCK = "0.1"
 TIMEOUT_S = max(300.0, 1500 * float(os.environ.get(CLOCK, QUICK_CLOCK)))
@@ -17,12 +18,12 @@ HAS_PASSED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="package")  # its clocks are quick: beside the tests of other folders it would take their time
-def _installation() -> Iterator[Installation]:
+def _installation(s3_server: S3Server) -> Iterator[Installation]:
     clock, mutant = float(os.environ.get(CLOCK, QUICK_CLOCK)), os.environ.get(MUTANT, "")
     with tempfile.TemporaryDirectory(prefix="realvideo-faults-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        with running_installation(directory, clock=clock, nodes=2, mutant=mutant) as installation:
+        with running_installation(directory, s3_server, clock=clock, nodes=2, mutant=mutant) as installation:
             yield installation
 
 

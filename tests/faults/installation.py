@@ -39,7 +39,7 @@ from tests.faults.receiver import Receiver, running_receiver
 from tests.faults.strikes import Orders
 from tests.integration.worker.nodes import write_picture, write_tone
 from tests.servers.faulty_proxy import Proxy, faulty_proxy
-from tests.servers.swift import S3Server, running_swift
+from tests.servers.swift import S3Server
 from tests.unit.group.conftest import wait_for
 
 PRESET = "tiny"
@@ -237,12 +237,14 @@ class Installation:
 
 
 @contextmanager
-def running_installation(directory: Path, *, clock: float, nodes: int, mutant: str = "") -> Iterator[Installation]:
-    """Everything started and ready, in a directory that an ordinary user can reach. Call it in the main thread."""
+def running_installation(
+    directory: Path, server: S3Server, *, clock: float, nodes: int, mutant: str = ""
+) -> Iterator[Installation]:
+    """Everything started and ready, in a directory that an ordinary user can reach. Call it in the main thread.
+
+    The storage is there already, and has no bucket of the names that are needed here.
+    """
     with ExitStack() as stack:
-        swift_directory = directory / "swift"
-        swift_directory.mkdir()
-        server = stack.enter_context(running_swift(swift_directory))
         postgres = stack.enter_context(embedded_postgres(directory / "postgres", durable=False))
         valkey = stack.enter_context(embedded_valkey(directory / "valkey"))
         wire = stack.enter_context(faulty_proxy(int(server.endpoint_url.rsplit(":", 1)[1])))
@@ -339,8 +341,11 @@ def tree(pid: int) -> list[psutil.Process]:
 
 def freeze(pid: int) -> None:
     """The process first, so that it does not see its children stop."""
-    for process in tree(pid):
-        process.suspend()
+    process, *children = tree(pid)
+    process.suspend()
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            child.suspend()
 
 
 def thaw(pid: int | None) -> None:
@@ -348,7 +353,7 @@ def thaw(pid: int | None) -> None:
     if pid is None:
         return
     for process in reversed(tree(pid)):
-        with suppress(psutil.NoSuchProcess):
+        with suppress(ProcessLookupError):  # it ended meanwhile
             os.kill(process.pid, signal.SIGCONT)
 
 
