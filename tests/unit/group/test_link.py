@@ -235,9 +235,10 @@ def test_a_place_is_told_of_when_there_is_one(node: Node, named: MakeNamed, monk
             node.link.wait_for_place(until=never)
 
 
-def test_a_client_that_waits_can_be_canceled_and_leaves_its_place(node: Node, named: MakeNamed) -> None:
+def test_a_client_that_waits_can_be_canceled_and_leaves_its_place(node: Node, named: MakeNamed, tmp_path: Path) -> None:
+    enough = tmp_path / "enough"
     with node.link.session("job_1") as first:
-        drawing = _Render(first, named("job_1", "blocks=60 seconds=0.05"))
+        drawing = _Render(first, named("job_1", f"blocks=60 seconds=0.05 until={enough}"))
         with node.link.session("job_2") as second:
             waiting = _Render(second, named("job_2"))
             mark = named("job_2").video.with_name("prepared")
@@ -246,20 +247,24 @@ def test_a_client_that_waits_can_be_canceled_and_leaves_its_place(node: Node, na
             wait_for(lambda: not mark.exists())
         with node.link.session("job_3") as third:
             following = _Render(third, named("job_3"))
+            wait_for(named("job_3").video.with_name("prepared").exists)
+            enough.touch()
             assert drawing.result().blocks == 60
             assert following.result().blocks == 5
 
 
-def test_a_client_that_is_killed_while_it_waits_leaves_its_place(node: Node, named: MakeNamed) -> None:
+def test_a_client_that_is_killed_while_it_waits_leaves_its_place(node: Node, named: MakeNamed, tmp_path: Path) -> None:
+    enough = tmp_path / "enough"
     with node.link.session("job_1") as first:
-        drawing = _Render(first, named("job_1", "blocks=60 seconds=0.05"))
+        drawing = _Render(first, named("job_1", f"blocks=90 seconds=0.05 until={enough}"))
         client = _Client(node.link, named("job_2"))
         wait_for(lambda: node.stations.counts()[Station.WAITING] == 1, timeout_s=20)
         wait_for(named("job_2").video.with_name("prepared").exists)
         client.kill()
         assert wait_for(lambda: node.stations.counts()[Station.WAITING] == 0) < 2.0
         wait_for(lambda: not named("job_2").video.with_name("prepared").exists())
-        assert drawing.result().blocks == 60
+        enough.touch()
+        assert drawing.result().blocks == 90
 
 
 def test_a_client_that_is_killed_while_its_file_is_finished_leaves_no_file(node: Node, named: MakeNamed) -> None:

@@ -46,6 +46,12 @@ def pipeline() -> Pipeline:
     )
 
 
+@pytest.fixture(scope="module")
+def usual(pipeline: Pipeline) -> list[RenderedBlock]:
+    """The blocks of `SETTINGS`, made in one go."""
+    return render(pipeline, SETTINGS)
+
+
 @pytest.mark.parametrize(
     ("settings", "borders"),
     [
@@ -68,36 +74,32 @@ def test_whichever_block_it_goes_on_at_the_frames_are_the_same(
             assert torch.equal(made.latents, wanted.latents)
 
 
-def test_only_the_latents_that_are_needed_are_used(pipeline: Pipeline) -> None:
-    whole = render(pipeline, SETTINGS)
+def test_only_the_latents_that_are_needed_are_used(pipeline: Pipeline, usual: list[RenderedBlock]) -> None:
     needed = blocks_needed(TINY)
     assert needed < BLOCKS - 1
-    rest = render(pipeline, SETTINGS, going_on_after(whole[BLOCKS - 1 - needed : BLOCKS - 1], first=BLOCKS - 1))
-    assert np.array_equal(rest[0].frames, whole[-1].frames)
+    rest = render(pipeline, SETTINGS, going_on_after(usual[BLOCKS - 1 - needed : BLOCKS - 1], first=BLOCKS - 1))
+    assert np.array_equal(rest[0].frames, usual[-1].frames)
 
 
-def test_sound_that_is_passed_over_is_told_of(pipeline: Pipeline) -> None:
+def test_sound_that_is_passed_over_is_told_of(pipeline: Pipeline, usual: list[RenderedBlock]) -> None:
     passed: list[None] = []
-    whole = render(pipeline, SETTINGS)
-    given = replace(inputs(SETTINGS), resumption=going_on_after(whole[:12]), on_passed=lambda: passed.append(None))
+    given = replace(inputs(SETTINGS), resumption=going_on_after(usual[:12]), on_passed=lambda: passed.append(None))
     pipeline.prepare(SETTINGS, given)
     assert len(passed) == replayed_blocks(TINY.dit, 12).start
 
 
-def test_other_latents_lead_to_other_frames(pipeline: Pipeline) -> None:
+def test_other_latents_lead_to_other_frames(pipeline: Pipeline, usual: list[RenderedBlock]) -> None:
     """So that the tests above compare what depends on the latents."""
-    whole = render(pipeline, SETTINGS)
-    going_on = going_on_after(whole[:10])
+    going_on = going_on_after(usual[:10])
     for changed in (9, 8, 0):
         latents = going_on.latents.clone()
         latents[changed] += 0.5
         rest = render(pipeline, SETTINGS, replace(going_on, latents=latents))
-        assert not np.array_equal(rest[0].frames, whole[10].frames), f"block {changed} was not looked at"
+        assert not np.array_equal(rest[0].frames, usual[10].frames), f"block {changed} was not looked at"
 
 
-def test_a_render_that_goes_on_can_be_stopped_while_it_replays(pipeline: Pipeline) -> None:
-    whole = render(pipeline, SETTINGS)
-    given = replace(inputs(SETTINGS), resumption=going_on_after(whole[:10]))
+def test_a_render_that_goes_on_can_be_stopped_while_it_replays(pipeline: Pipeline, usual: list[RenderedBlock]) -> None:
+    given = replace(inputs(SETTINGS), resumption=going_on_after(usual[:10]))
     with pytest.raises(RenderStopped, match="block 8"):
         list(pipeline.render(SETTINGS, inputs=given, should_stop=lambda: True))
 
