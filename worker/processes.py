@@ -65,6 +65,13 @@ def ending(process: subprocess.Popen[bytes]) -> str | None:
     return f"exited with status {status}"
 
 
+def is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a signal made this child stand still, and none has woken it. Takes the news from nobody."""
+    with suppress(ChildProcessError):
+        return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    return False
+
+
 def kill_groups(processes: Iterable[subprocess.Popen[bytes]], *, timeout_s: float) -> list[int]:
     """SIGKILL the process groups these children lead, reap them, and wait until no member is left.
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 class GroupFailed(Exception):
     """A rank died, raised, or stopped moving. The group is down, no process of it is left, and the render is lost.
 
-    `code` is stable: `rank_died`, `rank_failed`, `out_of_memory`, `no_progress`, `start_timeout`, `closed`.
+    `code` is stable: `rank_died`, `rank_failed`, `rank_stopped`, `out_of_memory`, `no_progress`, `start_timeout`,
+    `closed`.
     """
 
     def __init__(self, code: str, message: str) -> None:

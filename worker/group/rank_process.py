@@ -9,7 +9,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from worker.group.messages import Exit, Launch, ToRank
-from worker.processes import ending, start_child
+from worker.processes import ending, is_stopped, start_child
 
 RANK_MODULE = "worker.group.rank"
 
@@ -50,6 +50,10 @@ class RankProcess:
 
     def ending(self) -> str | None:
         return ending(self.process)
+
+    @property
+    def is_stopped(self) -> bool:
+        return is_stopped(self.process)
 
     def end(self, *, timeout_s: float) -> None:
         """Ask an idle rank to go, and wait for it so long."""

@@ -21,6 +21,8 @@ from worker.group.rank_process import RankProcess
 from worker.processes import kill_groups
 
 POLL_S = 0.1
+STOPPED_S = 2.0
+"""How long a rank may stand still by a signal: who stops one for a moment, to look at it, is not a fault."""
 EXIT_TIMEOUT_S = 2.0
 KILL_TIMEOUT_S = 4.0
 DOWN_TIMEOUT_S = 10.0
@@ -51,6 +53,7 @@ class Ranks:
         self._is_closing = is_closing
         self._ranks: list[RankProcess] = []
         self._devices: dict[int, DeviceReport] = {}
+        self._stopped_since: dict[int, float] = {}
         self._listener = threading.Thread(target=self._listen, name="group-listener", daemon=True)
         self._deaf = threading.Event()
         self._taking_down = threading.Lock()
@@ -184,6 +187,7 @@ class Ranks:
     def _messages(self) -> Iterator[tuple[int, FromRank]]:
         """What they said within the next tenth of a second. Raises `GroupFailed` when one ended or failed."""
         by_pipe = {rank.pipe: rank.rank for rank in self._ranks}
+        self._see_that_none_stands_still()
         for pipe in wait(list(by_pipe), timeout=POLL_S):
             assert isinstance(pipe, Connection)
             try:
@@ -195,6 +199,15 @@ class Ranks:
             if isinstance(message, Ready | Idle):
                 self._devices[message.rank] = message.device
             yield by_pipe[pipe], message
+
+    def _see_that_none_stands_still(self) -> None:
+        """A stopped rank says nothing, and the others wait for it: no need to wait for their deadline."""
+        now = time.monotonic()
+        stopped = [rank.rank for rank in self._ranks if rank.is_stopped]
+        self._stopped_since = {rank: self._stopped_since.get(rank, now) for rank in stopped}
+        for rank, since in self._stopped_since.items():
+            if now - since > STOPPED_S:
+                raise self._failed("rank_stopped", f"rank {rank} has been stopped by a signal for {STOPPED_S:g} s")
 
     def _failed(self, code: str, message: str) -> GroupFailed:
         self._failure = self._failure or GroupFailed(code, message)

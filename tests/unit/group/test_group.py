@@ -78,6 +78,34 @@ def test_a_rank_that_stops_moving_is_found_by_the_progress_deadline(
     assert members_of(pids) == []
 
 
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_a_stopped_rank_takes_its_group_down_within_five_seconds_whatever_the_deadline(
+    request_of: RequestOf, is_idle: bool
+) -> None:
+    with stand_in_group() as group:
+        pids = group.pids
+        started = time.monotonic()
+        if is_idle:
+            os.kill(pids[1], signal.SIGSTOP)
+            assert group.wait_until_down(timeout_s=5.0)
+        with pytest.raises(GroupFailed) as failure:
+            group.render(request_of("rank=1 block=1 do=stop"), on_progress=ignore, should_cancel=never)
+        assert time.monotonic() - started < 5.0
+        assert failure.value.code == "rank_stopped"
+        assert members_of(pids) == []
+
+
+def test_a_rank_that_is_stopped_for_a_moment_goes_on(request_of: RequestOf) -> None:
+    with stand_in_group(ranks=2) as group:
+        pids = group.pids
+        for _ in range(2):  # so that the times do not add up
+            os.kill(pids[1], signal.SIGSTOP)
+            assert not group.wait_until_down(timeout_s=1.2)
+            os.kill(pids[1], signal.SIGCONT)
+            assert group.render(request_of("blocks=3"), on_progress=ignore, should_cancel=never).blocks == 3
+        assert group.pids == pids
+
+
 def test_a_killed_idle_rank_is_found_by_the_next_check(group: Group) -> None:
     pids = group.pids
     os.kill(pids[1], signal.SIGKILL)
