@@ -16,7 +16,8 @@ class Failpoint(StrEnum):
     CLAIMED = "claimed"  # the claim is committed; the story is about to begin
     PREPARED = "prepared"  # the inputs are decoded; the render is about to be asked for
     BLOCK = "block"  # the group has drawn a block
-    CHECKPOINT = "checkpoint"  # a checkpoint of the render is stored and recorded
+    KEPT = "kept"  # a checkpoint of the render is stored; it is about to be recorded
+    CHECKPOINT = "checkpoint"  # it is recorded; what it replaces is about to be deleted
     MEASURED = "measured"  # the file is finished and measured; the upload is about to begin
     UPLOADED = "uploaded"  # all parts are stored; the outcome is about to be written
     DONE = "done"  # the outcome is committed

@@ -1,7 +1,8 @@
 """`python -m tests.faults.chaos --jobs N --minutes M --seed S`: everything breaks at random, and nothing may be lost.
 
-Prints jobs by outcome, faults by kind, and the five invariants of `checker.py`; the last line is a summary. Ends with 1
-when an invariant is broken. At `--clock 1.0`, the default, leases and limits are those of production.
+Prints jobs by outcome, faults by kind, the five invariants of `checker.py`, and what the collector leaves in the bucket
+that is nobody's; the last line is a summary. Ends with 1 when an invariant is broken or something is left. At
+`--clock 1.0`, the default, leases and limits are those of production.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ from sqlalchemy import func, select
 
 from models.job import TERMINAL_STATUSES, Job
 from tests.faults.chaos_faults import Faults
-from tests.faults.checker import findings_of, undelivered
+from tests.faults.checker import findings_of, left_by_the_collector, undelivered
 from tests.faults.installation import Installation, running_installation
 from tests.servers.swift import running_swift
 
 SUBMITTED_BY = 0.9
 """Of the run; the rest of it is faults on what is left."""
+LONG_EACH = 25
+"""Of so many jobs one is long."""
 SETTLE_S = 240.0
 """At the longest, by the clock of the processes, from the last fault until every job has ended and is reported."""
+LONG = "seconds=0.15"
+"""Of a video of more than ten seconds, which is kept while it is drawn and goes on where it was."""
 ORDINARY = ("", "", "", "seconds=0.1", "seconds=0.3", "seconds=0.3 file=0.5")
 NASTY = ("do=exit", "do=raise block=1", "do=refuse", "do=interrupt attempt=1", "do=kill attempt=1", "do=stop attempt=1")
 
@@ -63,6 +68,8 @@ class Customers:
             orders = self.rng.choice(NASTY if self.rng.random() < 0.08 else ORDINARY)
             key = f"chaos-{number}"
             seconds = self.rng.choice((1, 1, 1, 3))
+            if number % LONG_EACH == LONG_EACH - 1:
+                orders, seconds = LONG, 30
             job_id = self.installation.submit(orders, seconds=seconds, key=key)
             self.submitted.append(job_id)
             if self.rng.random() < 0.1:
@@ -173,7 +180,11 @@ def _report(
         print(f"| {invariant.replace('_', ' ')} | {len(complaints)} |")
         for complaint in complaints[:10]:
             print(f"  {complaint}", file=sys.stderr)
-    is_well = findings.are_none and drained_s is not None and reported_s is not None
+    left = [] if drained_s is None else left_by_the_collector(installation)
+    print(f"\nnobody's objects in the bucket, after the collector: {len(left)}")
+    for key in left[:10]:
+        print(f"  {key}", file=sys.stderr)
+    is_well = findings.are_none and not left and drained_s is not None and reported_s is not None
     lost, twice, webhooks = findings.acknowledged_are_rows, findings.ended_once, findings.one_webhook_id
     print(
         f"\n{'held' if is_well else 'BROKEN'}: {len(jobs)} jobs, {faults.counts.total()} faults "

@@ -14,6 +14,7 @@ SECONDS = (
     ("worker.tasks.lease", "LOOK_EVERY_S"),
     ("worker.tasks.lease", "WRITE_AT_MOST_EVERY_S"),
     ("worker.tasks.lease", "GIVE_UP_AFTER_S"),
+    ("worker.tasks.checkpointing", "LOOK_EVERY_S"),
     ("worker.scheduler", "RESCUE_EVERY_S"),
     ("worker.scheduler", "PUBLISH_EVERY_S"),
     ("worker.scheduler", "STANDBY_S"),

@@ -50,6 +50,8 @@ OUTPUTS = "outputs"
 SECONDS = (1, 3, 10, 30)
 """Lengths of the sounds to speak: two blocks for each second."""
 API_TIMEOUT_S = 60.0
+CHECKPOINT_EVERY_S = 30.0
+"""As the product does by itself; by the clock."""
 PROGRESS_DEADLINE_S = 8.0
 """A busy machine leaves a rank waiting for some seconds, and these nodes are for other faults."""
 
@@ -304,6 +306,7 @@ def _environment(
         "REALVIDEO_SESSION_SECRET": "only for the tests, 9876543210",
         "REALVIDEO_API_PORT": str(free_port()),
         "REALVIDEO_WORK_DIRECTORY": str(directory / "work"),
+        "REALVIDEO_CHECKPOINT_EVERY_S": str(CHECKPOINT_EVERY_S * clock),
         "REALVIDEO_RANKS": "2",
         "REALVIDEO_THREADS_PER_RANK": "1",
         "REALVIDEO_DEVICE": "cpu",

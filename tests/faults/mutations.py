@@ -19,6 +19,7 @@ from models.job import Job, JobStatus
 from worker import reconciler
 from worker.storage.s3 import S3Storage
 from worker.tasks import lease, making, webhooks
+from worker.tasks.checkpointing import Checkpointing
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ def _believe_the_disk() -> None:
     _replace(making, "_compare", lambda stored, measured: None)
 
 
+def _delete_what_a_checkpoint_replaces_before_it_is_recorded() -> None:
+    def store(self: Checkpointing, manifest: Any) -> str:
+        if self._key is not None:
+            self._storage.delete(self._key)
+        return str(store_manifest(self, manifest))
+
+    store_manifest = _replace(Checkpointing, "_stored_manifest", store)
+
+
 def _name_every_try_anew() -> None:
     def with_a_new_id(**named: Any) -> Any:
         return signed_headers(**{**named, "message_id": f"evt_{uuid.uuid4().hex}"})
@@ -158,6 +168,12 @@ MUTATIONS = {
         "the file that is uploaded is not compared with the one that was measured",
         "test_storage.py::test_a_file_that_changes_between_measurement_and_upload_is_not_shipped",
         _believe_the_disk,
+    ),
+    "checkpoint": Mutation(
+        "order of a checkpoint's steps",
+        "an earlier one is deleted before the one that replaces it is on record",
+        "test_checkpoints.py::test_a_worker_killed_around_its_second_checkpoint_costs_what_was_drawn_since_the_last_whole_one",
+        _delete_what_a_checkpoint_replaces_before_it_is_recorded,
     ),
     "webhook-id": Mutation(
         "one id per event",

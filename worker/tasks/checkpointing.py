@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from worker.tasks.lease import CancelRequested, DrainRequested, Lease, LeaseLost
 from worker.tasks.resuming import Resumed
 from worker.tasks.video_identity import NetworkIdentity, VideoIdentity
 
+LOOK_EVERY_S = 1.0
+"""So that a piece which is whole a moment after a checkpoint was due does not wait for the next one."""
 STOP_TIMEOUT_S = 60.0
 KEEP_QUIET_S = 120.0
 """How long the lease is held while the last pieces are stored."""
@@ -44,6 +47,7 @@ class CheckpointRules:
 
     network: NetworkIdentity = field(default_factory=NetworkIdentity)
     every_s: float = 30.0
+    """From one checkpoint to the next at least; then it is made as soon as another piece is whole."""
 
 
 class Checkpointing:
@@ -95,7 +99,7 @@ class Checkpointing:
 
     def keep(self) -> None:
         """Store and record what is finished and not on record yet."""
-        made = min(finished_segments(self._directory), self._plan.count - 1)
+        made = self._pieces_made
         first_with_latents = max(0, made - self._pieces_with_latents)
         for piece in range(first_with_latents):
             (self._directory / latents_name(piece)).unlink(missing_ok=True)
@@ -108,8 +112,18 @@ class Checkpointing:
             log.warning("%s: its checkpoint of %d pieces was not kept: %s", self._job.id, made, error)
 
     def _run(self) -> None:
-        while not self._ended.wait(self._rules.every_s):
-            self.keep()
+        every_s = self._rules.every_s
+        due_at = time.monotonic() + every_s
+        while not self._ended.wait(min(LOOK_EVERY_S, every_s)):
+            now = time.monotonic()
+            if now >= due_at and self._pieces_made > self._pieces_on_record:
+                due_at = now + every_s
+                self.keep()
+
+    @property
+    def _pieces_made(self) -> int:
+        """The last one is not kept: it is whole when the video nearly is."""
+        return min(finished_segments(self._directory), self._plan.count - 1)
 
     @property
     def _pieces_on_record(self) -> int:
@@ -129,6 +143,7 @@ class Checkpointing:
             latents=tuple(self._latents[piece] for piece in range(first_with_latents, made)),
         )
         key = self._stored_manifest(manifest)
+        failpoint(Failpoint.KEPT, self._job.id)
         with self._database.transaction() as session:
             is_held = transitions.record_checkpoint(session, self._job.id, attempt=self._job.attempt, key=key)
         if not is_held:

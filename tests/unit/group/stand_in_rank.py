@@ -120,7 +120,7 @@ class StandIn:
         """The blocks drawn; None when rank 0 gave up."""
         orders = orders_of(request)
         blocks = self.blocks(request)
-        for block in range(blocks):
+        for block in range(self.first_block(request), blocks):
             word = self._keep_step("stop" if self.rank == 0 and should_stop() else "go")
             if word == "stop":
                 raise RenderCanceled
@@ -143,6 +143,9 @@ class StandIn:
 
     def blocks(self, request: RenderRequest) -> int:
         return int(orders_of(request).get("blocks", "5"))
+
+    def first_block(self, request: RenderRequest) -> int:
+        return 0
 
     def draw_block(self, request: RenderRequest, block: int) -> None:
         pass
