@@ -29,7 +29,7 @@ from worker.training.pool import Casting, fill_pool, prompts_of
 from worker.training.seeing import SeeingLesson, fill_bank, new_autoencoder
 from worker.training.speech import Utterance, read_corpus
 
-STEPS = 14
+STEPS = 26
 """Enough that every key comes twice."""
 MOST_APART = 0.05
 """Of gradients in bfloat16, relative."""
@@ -100,7 +100,7 @@ def _lessons(
         ]
     forcing = Forcing(dit, pools, prompts, plan, batch=batch[Phase.TEACHER_FORCING], seed=SEED)
     return {
-        Phase.SEEING: (SeeingLesson(autoencoder, banks, plan, batch=batch[Phase.SEEING], seed=SEED), autoencoder),
+        Phase.SEEING: (SeeingLesson(autoencoder, banks, plan, seed=SEED), autoencoder),
         Phase.HEARING: (listening, hearing),
         Phase.TEACHER_FORCING: (TeacherForcing(forcing), dit),
         Phase.SELF_FORCING: (SelfForcing(forcing), dit),

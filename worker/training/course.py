@@ -117,8 +117,7 @@ class Course:
             fill_bank(acted, frame, self._plan, seed=self._seed, device=self._place.device)
             for frame in self._plan.frames
         ]
-        batch = self._plan.shares[Phase.SEEING].batch
-        lesson = SeeingLesson(self._autoencoder, banks, self._plan, batch=batch, seed=self._seed)
+        lesson = SeeingLesson(self._autoencoder, banks, self._plan, seed=self._seed)
         self._learn(Phase.SEEING, self._autoencoder, lesson, finish=lambda: self._standardise(banks))
 
     def _standardise(self, banks: Sequence[Bank]) -> None:

@@ -30,6 +30,11 @@ _MARGIN = 6
 """Frames around what is learned from, in which the mouth gets to where it is."""
 _NOTHING = 0
 """The class of silence."""
+_MOUTH = 30.0
+"""How much the mouth's error, a few thousandths, counts beside that of the sounds."""
+_DOUBT = 0.1
+"""Share of a sound's certainty that is spread over all sounds: other languages have sounds that lie between."""
+_FAINTEST_DB = 50.0
 
 
 class Hearing(nn.Module):
@@ -56,7 +61,7 @@ def sounds_of(utterances: Sequence[Utterance]) -> tuple[str, ...]:
 class Heard:
     """A piece of speech and what belongs to it."""
 
-    wave: NDArray[np.float32]
+    wave: NDArray[np.float16]
     track: NDArray[np.float32]
     """[T, 4], 16 per second."""
     sounds: NDArray[np.uint8]
@@ -88,7 +93,7 @@ class Listening:
         first = _MARGIN if start_s > 0 else 0  # the mouth comes from somewhere, but at the true beginning
         start = first * AUDIO_SAMPLE_RATE // VIDEO_FPS
         return Heard(
-            wave=_cut(wave, start, self.samples),
+            wave=_cut(wave, start, self.samples).astype(np.float16),
             track=_cut(acted.track, first, frames),
             sounds=self._classes(spoken, start_s=first / VIDEO_FPS),
         )
@@ -107,7 +112,7 @@ class Listening:
 
 
 class HearingLesson:
-    """Some of the pieces at every step."""
+    """Some of the pieces at every step, each with another voice behind it and in noise, so that none comes twice."""
 
     def __init__(self, hearing: Hearing, pieces: Iterable[Heard], *, batch: int, seed: int) -> None:
         device = hearing.mouth.weight.device
@@ -122,8 +127,13 @@ class HearingLesson:
     def examples(self, step: int) -> Examples:
         """As `Lesson.examples`."""
         chosen = np.random.default_rng((self._seed, 8, step))
-        own = torch.from_numpy(chosen.integers(len(self._waves), size=self._batch)).to(self._waves.device)
-        return Examples(0, {"waves": self._waves[own], "tracks": self._tracks[own], "sounds": self._sounds[own].long()})
+        device = self._waves.device
+        own, others = torch.from_numpy(chosen.integers(len(self._waves), size=(2, self._batch))).to(device)
+        drawn = torch.Generator(device).manual_seed(int(chosen.integers(2**62)))
+        voices, noise = (_fainter(chosen, self._batch, at_least_db=least).to(device) for least in (12.0, 15.0))
+        waves = self._waves[own].float()
+        waves = waves + voices * self._waves[others] + noise * torch.randn(waves.shape, generator=drawn, device=device)
+        return Examples(0, {"waves": waves, "tracks": self._tracks[own], "sounds": self._sounds[own].long()})
 
     def losses(self, examples: Examples) -> Losses:
         """As `Lesson.losses`."""
@@ -132,8 +142,16 @@ class HearingLesson:
         # the head looks at what the frames of a video show, at the times that it has states for
         wanted = interpolate(tracks.transpose(1, 2), mouths_BT4.shape[1], mode="linear").transpose(1, 2)
         mouth = mse_loss(mouths_BT4, wanted)
-        phoneme = cross_entropy(scores_BTC.flatten(0, 1), sounds[:, : scores_BTC.shape[1]].flatten())
-        return Losses(mouth * 10 + phoneme, {"mouth": mouth, "phoneme": phoneme})
+        phoneme = cross_entropy(
+            scores_BTC.flatten(0, 1), sounds[:, : scores_BTC.shape[1]].flatten(), label_smoothing=_DOUBT
+        )
+        return Losses(_MOUTH * mouth + phoneme, {"mouth": mouth, "phoneme": phoneme})
+
+
+def _fainter(chosen: np.random.Generator, count: int, *, at_least_db: float) -> Tensor:
+    """Factors of something in the background, [count, 1]."""
+    below_db = chosen.uniform(at_least_db, _FAINTEST_DB, size=(count, 1))
+    return torch.from_numpy(10 ** (-below_db / 20)).float()
 
 
 def _cut(values: NDArray[np.float32], start: int, count: int) -> NDArray[np.float32]:

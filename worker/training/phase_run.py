@@ -25,8 +25,8 @@ _LAST_RATE = 0.02
 _CLIP = 1.0
 _AVERAGED_OVER = 0.002
 """What a step adds to the average of the weights; more while there are few steps."""
-_LOOKED_AT_EVERY = 16
-"""Steps between two looks at the figures, each of which waits for the device."""
+_LOOKED_AT_EVERY = 17
+"""Steps between two looks at the figures, each of which waits for the device. Odd, as sizes of picture take turns."""
 
 
 class TrainingBroken(RuntimeError):

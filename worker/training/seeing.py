@@ -30,13 +30,11 @@ _FIRST_CERTAINTY = 6.0
 _MOUTH = 3.0
 """How much more the pixels of the mouth count: they are few, and they are what this is about."""
 _WHOLE_EVERY = 6
-"""One batch in so many shows whole pictures and clips to their end."""
-_FEWER_WHOLE = 8
-"""By how much such a batch has fewer of them."""
-_PART_FRAMES = 5
-"""Frames of the others: those of two latent frames."""
-_PARTS = -1
-"""The key of parts, which are of one size; that of whole pictures is the number of their bank."""
+"""One batch in so many shows whole pictures."""
+_WITH_MOUTH = 0.5
+"""Share of the parts that were chosen for the mouth in them."""
+_STATISTICS_FRAMES = 17
+"""Of each clip, from which the latents' means and deviations are read."""
 _AT_ONCE = 32
 """Clips that are drawn together."""
 
@@ -59,6 +57,7 @@ def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
 class Bank:
     """Drawn clips of one size."""
 
+    frame: Frame
     pixels: Tensor
     """[N, T, 3, H, W] uint8 on the device."""
     weight: Tensor
@@ -85,47 +84,45 @@ def fill_bank(acted: Sequence[Acted], frame: Frame, plan: Plan, *, seed: int, de
             lids_BT=torch.from_numpy(lids).to(device),
         )
         drawn.append((video * 255).round().to(torch.uint8))
-    return Bank(torch.cat(drawn), mouth_weight(frame, device=device))
+    return Bank(frame, torch.cat(drawn), mouth_weight(frame, device=device))
 
 
 class SeeingLesson:
-    """Parts of the clips in some banks, a few frames long; now and then all of fewer clips."""
+    """Parts of the clips in some banks, short ones and long ones by turns; now and then whole pictures."""
 
-    def __init__(self, network: AutoencoderKLWan, banks: Sequence[Bank], plan: Plan, *, batch: int, seed: int) -> None:
+    def __init__(self, network: AutoencoderKLWan, banks: Sequence[Bank], plan: Plan, *, seed: int) -> None:
         self._network = network
         self._banks = banks
         self._plan = plan
-        self._batch = batch
         self._seed = seed
         self._device = banks[0].weight.device
 
     def examples(self, step: int) -> Examples:
         """As `Lesson.examples`."""
         chosen = np.random.default_rng((self._seed, 5, step))
-        bank = self._banks[step % len(self._banks)]
-        is_whole = step // len(self._banks) % _WHOLE_EVERY == 0
+        which = step % len(self._banks)
+        bank = self._banks[which]
         clips, frames, _, height, width = bank.pixels.shape
-        count = max(1, self._batch // _FEWER_WHOLE) if is_whole else self._batch
-        length = frames if is_whole else min(_PART_FRAMES, frames)
-        rows, columns = (height, width) if is_whole else (self._plan.seeing_crop,) * 2
-        first, top, left = (
-            int(chosen.integers(0, most - size + 1))
-            for most, size in ((frames, length), (height, rows), (width, columns))
-        )
+        turn = step // len(self._banks)
+        if turn % _WHOLE_EVERY == 0:
+            key, rows, columns = -1 - which, height, width
+            length, count = self._plan.seeing_whole
+        else:
+            length, count = self._plan.seeing_parts[turn % len(self._plan.seeing_parts)]
+            key, rows, columns = length, self._plan.seeing_crop, self._plan.seeing_crop
+        top, left = self._corner(chosen, bank, rows=rows, columns=columns)
+        first = int(chosen.integers(0, frames - length + 1))
         own = torch.from_numpy(chosen.integers(clips, size=count)).to(self._device)
         part = np.s_[top : top + rows, left : left + columns]
         pixels = bank.pixels[:, first : first + length, :, *part][own]
+        latents = (count, self._plan.config.vae.z_dim, 1 + (length - 1) // 4, rows // 8, columns // 8)
         drawn = torch.Generator(self._device).manual_seed(int(chosen.integers(2**62)))
         return Examples(
-            key=step % len(self._banks) if is_whole else _PARTS,
-            tensors={
+            key,
+            {
                 "pixels": pixels.transpose(1, 2).float() / 127.5 - 1,
                 "weight": bank.weight[part],
-                "noise": torch.randn(
-                    (count, self._plan.config.vae.z_dim, 1 + (length - 1) // 4, rows // 8, columns // 8),
-                    generator=drawn,
-                    device=self._device,
-                ),
+                "noise": torch.randn(latents, generator=drawn, device=self._device),
             },
         )
 
@@ -142,6 +139,18 @@ class SeeingLesson:
         spread = posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()
         kl = 0.5 * spread.mean()
         return Losses(level + _EDGES * edges + _KL * kl, {"level": error.mean(), "edges": edges, "kl": kl})
+
+    def _corner(self, chosen: np.random.Generator, bank: Bank, *, rows: int, columns: int) -> tuple[int, int]:
+        """Top and left of a part: anywhere, or as often with the middle of the mouths in it."""
+        height, width = bank.weight.shape
+        box = bank.frame.box(MOUTH_BOX)
+        middle = ((box[1] + box[3]) // 2, (box[0] + box[2]) // 2)
+        shows_mouth = chosen.random() < _WITH_MOUTH
+        corner = []
+        for size, most, place in ((rows, height, middle[0]), (columns, width, middle[1])):
+            least, last = (max(0, place - size + 1), min(most - size, place)) if shows_mouth else (0, most - size)
+            corner.append(int(chosen.integers(least, last + 1)))
+        return corner[0], corner[1]
 
 
 def mouth_weight(frame: Frame, *, device: torch.device) -> Tensor:
@@ -192,7 +201,7 @@ def latent_statistics(
     for number in range(batches):
         bank = banks[number % len(banks)]
         places = torch.arange(number * batch, (number + 1) * batch) % len(bank.pixels)
-        pixels = bank.pixels[places.to(bank.pixels.device)].transpose(1, 2).float() / 127.5 - 1
+        pixels = bank.pixels[places.to(bank.pixels.device), :_STATISTICS_FRAMES].transpose(1, 2).float() / 127.5 - 1
         seen.append(network.encode(pixels).latent_dist.mode().float().movedim(1, 0).flatten(1))
     every = torch.cat(seen, dim=1)
     return every.mean(1), every.std(1)

@@ -23,7 +23,16 @@ class Cast:
     variants: Sequence[str]
 
 
-TRAINING = Cast(TRAINED, ("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+f1", "+f2", "+f3", "+klatt", "+klatt4"))
+TRAINING = Cast(
+    TRAINED,
+    (
+        *("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+f1", "+f2", "+f3", "+f5", "+klatt", "+klatt3", "+klatt4"),
+        *("+Andy", "+Annie", "+Denis", "+Gene", "+Jacky", "+Lee", "+Mario", "+Michael", "+adam", "+anika", "+antonio"),
+        *("+belinda", "+benjamin", "+boris", "+caleb", "+david", "+ed", "+edward", "+gustave", "+iven", "+john"),
+        *("+linda", "+marcelo", "+max", "+norbert", "+pablo", "+paul", "+pedro", "+quincy", "+rob", "+sandro"),
+        *("+shelby", "+steph", "+travis", "+victor", "+zac"),
+    ),
+)
 UNHEARD = Cast(HELD_OUT, ("+m7", "+f4", "+klatt2"))
 
 SPEEDS_WPM = (120, 200)

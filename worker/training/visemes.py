@@ -57,7 +57,7 @@ _GROUPS = {
     "aɐɑɶ": _vowel(1.0, 0.1),
     "æ": _vowel(0.85, 0.4),
     "ʌɒ": _vowel(0.8, -0.2),
-    "ɛ": _vowel(0.6, 0.4),
+    "ɛε": _vowel(0.6, 0.4),  # the second is Greek, which some voices of espeak-ng write
     "e": _vowel(0.5, 0.55),
     "əɘɜɝɚɞ": _vowel(0.45, 0.0),
     "iɪ": _vowel(0.3, 0.85),
