@@ -1,6 +1,7 @@
 """Workers that are told to end: by a signal, by a command, one after the other under load."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from models.worker_node import NodeState, WorkerNode
 from tests.faults.figures import record
 from tests.faults.installation import Installation
 from tests.faults.parts import Node
+from tests.integration.worker.stand_in_video_rank import BLOCKS_PER_PIECE
 from tests.unit.group.conftest import members_of
 
 GRACE_S = 25.0
@@ -87,16 +89,40 @@ def test_only_a_key_of_operators_drains_over_http(installation: Installation) ->
         assert client.put("/v1/worker-drains/nobody", headers=operator).status_code == 404
 
 
-def test_a_rolling_restart_under_load_loses_nothing_and_counts_nothing(installation: Installation) -> None:
-    job_ids = []
+def test_a_rolling_restart_under_load_loses_nothing_and_repeats_a_piece_at_most(installation: Installation) -> None:
+    all_restarted = installation.directory / "all-restarted"
+    long_id = installation.submit(f"seconds=0.15 until={all_restarted}", seconds=30)
+    installation.wait_for_row(long_id, lambda row: row.blocks_done > BLOCKS_PER_PIECE)
+    job_ids = [long_id]
     for _ in range(2):
-        for node in installation.nodes:
+        for node in _that_draws_first(installation, long_id):
             job_ids += [installation.submit("seconds=0.1", seconds=3) for _ in range(3)]
             _restart(node)
+    all_restarted.touch()
     for job_id in job_ids:
         row = installation.wait_for_end(job_id, timeout_s=60)
         assert (row.status, row.crash_count, row.error_retries) == (JobStatus.SUCCEEDED, 0, 0)
         assert set(installation.outcomes(job_id)) <= {AttemptOutcome.DRAINED, AttemptOutcome.SUCCEEDED}
+    repeated = _repeated_blocks(installation, long_id)
+    assert repeated, "it was drained in mid-render"
+    assert max(repeated) <= BLOCKS_PER_PIECE, "ten seconds of video, whose drawing takes less than an interval"
+
+
+def _that_draws_first(installation: Installation, job_id: str) -> list[Node]:
+    owner = installation.row(job_id).lease_owner
+    return sorted(installation.nodes, key=lambda node: node.name != owner)
+
+
+def _repeated_blocks(installation: Installation, job_id: str) -> list[int]:
+    """Each time that it was left in mid-render: how far before that block its next attempt went on."""
+    logs = "".join(node.log.read_text(errors="replace") for node in installation.nodes)
+
+    def blocks(word: str) -> dict[int, int]:
+        found = re.findall(rf"{job_id}\.(\d+) {word} at block (\d+)", logs)
+        return {int(attempt): int(block) for attempt, block in found}
+
+    begun = blocks("goes on")
+    return [left - begun.get(attempt + 1, 0) for attempt, left in sorted(blocks("is left").items())]
 
 
 def _restart(node: Node) -> None:

@@ -9,25 +9,45 @@ from tests.faults.figures import record
 from tests.faults.installation import LANES, Installation
 from tests.unit.group.conftest import members_of, wait_for
 
-SHORT_DEADLINE_S = 3.0
-DEATHS = ("exit", "raise", "memory", "kill", "stop")
-"""As `tests.unit.group.stand_in_rank` does them. Of the last only the missing progress tells."""
+DEATHS = {
+    "exit": "a rank exits",
+    "raise": "a rank raises",
+    "memory": "a rank runs out of memory",
+    "kill": "a rank is killed by the kernel",
+    "stop": "a rank is stopped",
+}
+"""As `tests.unit.group.stand_in_rank` does them."""
+DOWN_WITHIN_S = 5.0
+BLOCK_S = 0.1
 
 
 def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_in_the_next(
     installation: Installation,
 ) -> None:
-    with installation.lanes(1, ranks=2, progress_deadline_s=SHORT_DEADLINE_S) as (node,):
-        for how in DEATHS:
+    """Within five seconds, however long the progress deadline."""
+    with installation.lanes(1, ranks=2, progress_deadline_s=40.0) as (node,):
+        for how, fault in DEATHS.items():
             ranks = tuple(node.rank_pids())
             assert len(ranks) == 2, how
-            job_id = installation.submit(f"rank=1 block=2 do={how} attempt=1 seconds=0.1", seconds=3, preset=LANES[0])
+            orders = f"rank=1 block=2 do={how} attempt=1 seconds={BLOCK_S}"
+            job_id = installation.submit(orders, seconds=3, preset=LANES[0])
+            installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
+            drawn_at = time.time()
             installation.wait_for_row(job_id, lambda row: row.crash_count == 1, timeout_s=20)
             assert members_of(ranks) == [], how
-            first = installation.attempts(job_id)[0]
-            assert (first.outcome, first.error_code) == (AttemptOutcome.CRASHED, "group_died"), how
             row = installation.wait_for_end(job_id)
             assert (row.status, row.attempt, row.crash_count) == (JobStatus.SUCCEEDED, 2, 1), how
+            first, second = installation.attempts(job_id)
+            assert (first.outcome, first.error_code) == (AttemptOutcome.CRASHED, "group_died"), how
+            assert first.ended_at is not None
+            noticed_s = first.ended_at.timestamp() - drawn_at
+            assert noticed_s < DOWN_WITHIN_S, how
+            record(
+                fault,
+                noticed_s=noticed_s,
+                goes_on_s=second.started_at.timestamp() - drawn_at,
+                repeated_s=drawn_at - first.started_at.timestamp(),
+            )
 
 
 def test_poison_fails_its_own_job_and_nobody_elses(installation: Installation) -> None:
