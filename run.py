@@ -49,7 +49,8 @@ exit codes:
 PROGRAMS = {
     "demo": ["-m", "infra.local.demo"],
     "up": ["-m", "infra.local.up"],
-    "test": ["-m", "pytest", "-n", "2", "--dist", "loadfile"],  # by file: warm groups and stacks are started once
+    # by file and folder, so that warm groups and stacks are started once; three at a time, since many a test waits
+    "test": ["-m", "pytest", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"],
 }
 
 

@@ -37,6 +37,14 @@ END_OTHERS = """
 DELETE_EVERYTHING = "; ".join(f'DELETE FROM "{table.name}"' for table in reversed(metadata.sorted_tables))
 
 
+def pytest_configure() -> None:
+    """Before PyTorch is imported: test processes beside each other must not have more threads than processors.
+
+    Threads of one small product wait for each other by spinning, which costs minutes where processors are short.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """An empty, migrated database of this test alone."""

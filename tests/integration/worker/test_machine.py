@@ -64,8 +64,9 @@ def test_both_replicas_hand_their_jobs_back_when_the_machine_is_told_to_end(arou
 def test_a_killed_machine_leaves_no_process(around: Surroundings) -> None:
     with _machine(around, layout="2x1") as machine:
         _wait_until_both_are(around, NodeState.READY)
-        started = psutil.Process(machine.process.pid).children(recursive=True)
-        assert len(started) >= 6  # two nodes, each with a rank and a consumer
+        this = psutil.Process(machine.process.pid)
+        wait_for(lambda: len(this.children(recursive=True)) >= 6)  # two nodes, each with a rank and a consumer
+        started = this.children(recursive=True)
         machine.process.kill()
         wait_for(lambda: not any(_lives(process) for process in started))
 
