@@ -16,6 +16,7 @@ from models.job import Job
 from models.transitions import request_cancel
 from models.webhook import WebhookEndpoint
 from tests.servers.site import Site, reply, running_site
+from worker.scheduler import PUBLISH_EVERY_S
 
 MakeJob = Callable[..., Job]
 MakeEndpoint = Callable[..., WebhookEndpoint]
@@ -74,11 +75,11 @@ def test_receivers_that_hang_do_not_delay_twenty_others_by_more_than_a_second(
         for _ in range(4):
             _end(database, make_job(webhook_endpoint_id=endpoint.id))
     beside_them = _waits(database, receiver, make_job, good)
-    delay = max(beside_them) - max(alone)
+    # the scheduler looks so often, and an event that has just missed it waits for so long without any neighbour
+    delay = max(beside_them) - max(PUBLISH_EVERY_S, *alone)
     record_property("seconds alone, beside those that hang", (max(alone), max(beside_them)))
     print(f"{hanging} hanging: alone {max(alone):.2f} s, beside them {max(beside_them):.2f} s, delay {delay:.2f} s")
-    # the scheduler looks once a second, so two measurements differ by up to that without any neighbour
-    assert delay < 1 + 1
+    assert delay < 1
 
 
 def _waits(database: Database, receiver: Site, make_job: MakeJob, endpoints: list[WebhookEndpoint]) -> list[float]:
