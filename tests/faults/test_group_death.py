@@ -18,7 +18,6 @@ DEATHS = {
 }
 """As `tests.unit.group.stand_in_rank` does them."""
 DOWN_WITHIN_S = 5.0
-BLOCK_S = 0.1
 
 
 def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_in_the_next(
@@ -29,10 +28,9 @@ def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_i
         for how, fault in DEATHS.items():
             ranks = tuple(node.rank_pids())
             assert len(ranks) == 2, how
-            orders = f"rank=1 block=2 do={how} attempt=1 seconds={BLOCK_S}"
+            struck = installation.directory / f"struck-{how}"
+            orders = f"rank=1 block=2 do={how} attempt=1 mark={struck}"
             job_id = installation.submit(orders, seconds=3, preset=LANES[0])
-            installation.wait_for_row(job_id, lambda row: row.blocks_done >= 1)
-            drawn_at = time.time()
             installation.wait_for_row(job_id, lambda row: row.crash_count == 1, timeout_s=20)
             assert members_of(ranks) == [], how
             row = installation.wait_for_end(job_id)
@@ -40,13 +38,14 @@ def test_a_rank_that_fails_in_any_way_takes_its_group_down_and_the_job_goes_on_i
             first, second = installation.attempts(job_id)
             assert (first.outcome, first.error_code) == (AttemptOutcome.CRASHED, "group_died"), how
             assert first.ended_at is not None
-            noticed_s = first.ended_at.timestamp() - drawn_at
+            struck_at = struck.stat().st_mtime
+            noticed_s = first.ended_at.timestamp() - struck_at
             assert noticed_s < DOWN_WITHIN_S, how
             record(
                 fault,
                 noticed_s=noticed_s,
-                goes_on_s=second.started_at.timestamp() - drawn_at,
-                repeated_s=drawn_at - first.started_at.timestamp(),
+                goes_on_s=second.started_at.timestamp() - struck_at,
+                repeated_s=struck_at - first.started_at.timestamp(),
             )
 
 

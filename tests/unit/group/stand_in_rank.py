@@ -3,8 +3,8 @@
 The ranks keep step as the real ones do, block by block, over a socket at the rendezvous, so a stopped or dead rank
 stalls or breaks the others. The prompt says what goes wrong: `rank=1 block=2 do=raise` (`attempt=1`: only in that
 one), and with the file, `file=2.0` (seconds it takes) `file_do=hang`; words in any order. `until=PATH` and
-`file_until=PATH` end the slowness: once that file is there, the rest is done at once. What was prepared leaves a file
-beside the video.
+`file_until=PATH` end the slowness: once that file is there, the rest is done at once. `mark=PATH` makes that file when
+it goes wrong. What was prepared leaves a file beside the video.
 """
 
 import os
@@ -132,6 +132,8 @@ class StandIn:
                 and int(orders.get("block", "0")) == block
                 and orders.get("attempt", _attempt_of(request)) == _attempt_of(request)
             ):
+                if "mark" in orders:
+                    Path(orders["mark"]).touch()
                 _go_wrong(orders["do"])
             seconds = 0.0 if _may_hurry(orders.get("until")) else float(orders.get("seconds", "0.02"))
             time.sleep(seconds)
