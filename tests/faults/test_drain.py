@@ -19,7 +19,7 @@ from tests.integration.worker.stand_in_video_rank import BLOCKS_PER_PIECE
 from tests.unit.group.conftest import members_of
 
 GRACE_S = 25.0
-BLOCK_S = 0.15
+BLOCK_S = 0.1
 """Of a long job, so that it is in work while all nodes are restarted."""
 
 
