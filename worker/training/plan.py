@@ -93,7 +93,7 @@ FULL = Plan(
     },
     seeing_clips=1500,
     seeing_frames=49,
-    seeing_parts=((5, 32), (17, 10), (5, 32), (49, 4)),
+    seeing_parts=((5, 32), (17, 10), (5, 32), (17, 10), (49, 4)),
     seeing_crop=64,
     seeing_whole=(9, 4),
     hearing_pieces=24_000,
