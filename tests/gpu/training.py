@@ -80,10 +80,8 @@ def _lessons(
     with torch.no_grad():
         for parameter in dit.parameters():  # some begin as zeros, behind which nothing is to be seen
             parameter.add_(0.02 * torch.randn_like(parameter))
-    prompts = [
-        TextEncoder(config.text, device=device, dtype=torch.float32, weights=drawn).encode(prompt)
-        for prompt in prompts_of(config)
-    ]
+    text = TextEncoder(config.text, device=device, dtype=torch.float32, weights=drawn)
+    prompts = [text.encode(prompt) for prompt in prompts_of(config)]
     with ThreadPoolExecutor(1, initializer=enter, initargs=(utterances,)) as makers:
         pieces = UnderWay(makers, Listening.of(sounds, plan, seed=SEED), range(plan.hearing_pieces))
         listening = HearingLesson(hearing, pieces, batch=batch[Phase.HEARING], seed=SEED)

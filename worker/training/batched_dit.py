@@ -38,17 +38,13 @@ class Keys:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
-    def later(self) -> Keys:
-        """For every block those of the block before it, for the first of them zeros."""
-        return Keys(tuple(map(_later, self.keys)), tuple(map(_later, self.values)))
-
     def but_last(self) -> Keys:
         """Those of all blocks but the last: of the blocks before all but the first."""
         return Keys(tuple(x[:, :-1] for x in self.keys), tuple(x[:, :-1] for x in self.values))
 
     def where(self, there_n: Tensor) -> Keys:
-        """Zeros for blocks that are not there, for which `there` is 0; it is 1 for the others."""
-        return Keys(tuple(_where(x, there_n) for x in self.keys), tuple(_where(x, there_n) for x in self.values))
+        """Keys of zeros, which are none, for blocks that are not there: `there` is 0 for them, 1 for the others."""
+        return Keys(tuple(_where(x, there_n) for x in self.keys), self.values)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ class Course:
         self._seed = seed
         self._text = TextEncoder(config.text, device=device, dtype=torch.float32, weights=drawn)
         self._encoder = AudioEncoder(config.audio, device=device, weights=drawn)
-        self._hearing = Hearing(self._encoder, width=config.audio.hidden_size, sounds=sounds_of(utterances)).to(device)
+        self._sounds = sounds_of(utterances)
+        self._hearing = Hearing(self._encoder, width=config.audio.hidden_size, sounds=self._sounds).to(device)
         self._autoencoder = new_autoencoder(config.vae)
         nn.Module.to(self._autoencoder, device)
         self._dit = DiT(config.dit).to(device)
@@ -103,7 +104,7 @@ class Course:
         pieces: Iterable[Heard] = ()
         parts: list[Iterable[Part]] = []
         if Phase.HEARING not in self._finished:
-            listening = Listening.of(sounds_of(self._utterances), self._plan, seed=self._seed)
+            listening = Listening.of(self._sounds, self._plan, seed=self._seed)
             pieces = UnderWay(makers, listening, range(self._plan.hearing_pieces))
         if Phase.SELF_FORCING not in self._finished:
             for frame in self._plan.frames:

@@ -81,6 +81,15 @@ def _scene(inference: _Inference, network: BatchedDiT) -> Scene:
     )
 
 
+def _before(finished: Keys) -> Keys:
+    """For every block the keys of the one before it, for the first zeros, which are none."""
+
+    def later(x_Bn: Tensor) -> Tensor:
+        return torch.cat((torch.zeros_like(x_Bn[:, :1]), x_Bn[:, :-1]), dim=1)
+
+    return Keys(tuple(map(later, finished.keys)), tuple(map(later, finished.values)))
+
+
 def _distance(made: Tensor, wanted: Tensor) -> float:
     return float((made - wanted).abs().max() / wanted.abs().max())
 
@@ -109,7 +118,7 @@ def test_all_blocks_at_once_have_the_flows_of_inference(inference: _Inference) -
                 inference.denoiser.replay(block, window=window, latents=inference.clean[clip, block])
         scene = _scene(inference, network)
         finished = network.context(inference.clean, scene)
-        flow = network.flow(noisy, torch.full((CLIPS, BLOCKS), step.timestep), scene, before=finished.later())
+        flow = network.flow(noisy, torch.full((CLIPS, BLOCKS), step.timestep), scene, before=_before(finished))
     assert _distance(flow, wanted) < 1e-5
 
 
@@ -125,7 +134,7 @@ def test_a_block_sees_its_own_timestep_sound_and_past(inference: _Inference) -> 
         times[:, 5] = late
         with torch.no_grad():
             finished = network.context(clean, scene)
-            return network.flow(inference.noise[0], times, scene, before=finished.later())
+            return network.flow(inference.noise[0], times, scene, before=_before(finished))
 
     usual = flows()
     louder, other = inference.windows.clone(), inference.clean.clone()
@@ -152,9 +161,21 @@ def test_every_parameter_that_inference_uses_learns(inference: _Inference) -> No
         reference=network.read_reference(inference.reference, text=text),
     )
     finished: Keys = network.context(inference.clean, scene)
-    flow = network.flow(inference.noise[0], torch.full((CLIPS, BLOCKS), 1000.0), scene, before=finished.later())
+    flow = network.flow(inference.noise[0], torch.full((CLIPS, BLOCKS), 1000.0), scene, before=_before(finished))
     flow.square().mean().backward()
     still = {name for name, parameter in dit.named_parameters() if parameter.grad is None}
     assert still == set()
     zero = {name for name, parameter in dit.named_parameters() if not parameter.grad.abs().sum()}
     assert zero == set()
+
+
+def test_a_block_that_is_not_there_changes_nothing_for_those_behind_it(inference: _Inference) -> None:
+    network = BatchedDiT(inference.dit, height=HEIGHT, width=WIDTH)
+    with torch.no_grad():
+        scene = _scene(inference, network)
+        alone = network.context(inference.clean[:, 1:], scene.of_blocks(slice(1, None), clips=CLIPS))
+        there = torch.tensor([0.0] + [1.0] * (BLOCKS - 1))
+        behind = network.context(inference.clean, scene, there_n=there)
+    for made, wanted in ((behind.keys, alone.keys), (behind.values, alone.values)):
+        assert all(_distance(x[:, 1:], y) < 1e-5 for x, y in zip(made, wanted, strict=True))
+    assert not any(key[:, 0].any() for key in behind.keys)
