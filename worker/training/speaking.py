@@ -37,10 +37,17 @@ UNHEARD = Cast(HELD_OUT, ("+m7", "+f4", "+klatt2"))
 
 SPEEDS_WPM = (120, 200)
 PITCHES = (25, 75)
+SCENE_S = 120.0
+"""What is spoken in one go; a corpus has many of these, which different processes can speak."""
 
 
-def speak(cast: Cast, *, seconds: float, seed: int, longest_s: float = 12.0) -> Iterator[Utterance]:
-    """Utterances until there are so many seconds. Languages take turns.
+def speak_scene(cast: Cast, number: int, *, seconds: float = SCENE_S, seed: int) -> list[Utterance]:
+    """One part of a corpus; others have other words and other voices. Raises `EspeakUnusable`."""
+    return list(speak(cast, seconds=seconds, seed=(seed, number)))
+
+
+def speak(cast: Cast, *, seconds: float, seed: int | tuple[int, ...], longest_s: float = 12.0) -> Iterator[Utterance]:
+    """Utterances until there are so many seconds. Languages take turns, from any of them on.
 
     A seed says the same texts in the same voices. The library itself shapes a sound a little differently after others.
 
@@ -48,7 +55,7 @@ def speak(cast: Cast, *, seconds: float, seed: int, longest_s: float = 12.0) -> 
     """
     espeak = Espeak()
     generator = np.random.default_rng(seed)
-    spoken_s, number = 0.0, 0
+    spoken_s, number = 0.0, int(generator.integers(len(cast.languages)))
     while spoken_s < seconds:
         language = cast.languages[number % len(cast.languages)]
         number += 1

@@ -1,7 +1,7 @@
 """A corpus of speech with its phonemes, in one small file.
 
 Knows utterances and their coding; not how they were spoken or what a mouth does. Sound is kept as 8-bit mu-law (ITU-T
-G.711's curve) under LZMA: a little over half a byte per sample, and nothing needed to read it but Python and numpy.
+G.711's curve) under LZMA: two thirds of a byte per sample, and nothing needed to read it but Python and numpy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _LARGEST = 0.7
 """Peak of every utterance, of 1."""
 
 _FORMAT = 1
+_PRESET = 0
+"""The fastest: the best one makes a file a tenth smaller in six times the time."""
 
 
 class CorpusUnreadable(ValueError):
@@ -71,7 +73,7 @@ def write_corpus(path: Path, utterances: Sequence[Utterance]) -> None:
         phoneme_counts=np.array([len(spoken.phonemes) for spoken in utterances]),
     )
     unfinished = path.with_suffix(".part")
-    unfinished.write_bytes(lzma.compress(held.getvalue(), preset=6))
+    unfinished.write_bytes(lzma.compress(held.getvalue(), preset=_PRESET))
     unfinished.replace(path)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.unit.training.heard import UNHEARD, unheard
+from worker.training import corpus
 from worker.training.espeak import Espeak, EspeakUnusable, Phoneme
 from worker.training.sentences import HELD_OUT, PHRASES
 from worker.training.speaking import TRAINING, speak
@@ -82,3 +83,14 @@ def test_every_trained_voice_speaks_and_a_seed_says_the_same_texts(espeak: Espea
 def test_an_unknown_voice_is_named(espeak: Espeak) -> None:
     with pytest.raises(EspeakUnusable, match="xx-nowhere"):
         espeak.say("a", voice="xx-nowhere", words_per_minute=160, pitch=50)
+
+
+@pytest.mark.usefixtures("espeak")
+def test_a_corpus_is_the_same_however_many_speak_it(tmp_path) -> None:
+    spoken = []
+    for processes in ("1", "3"):
+        file = tmp_path / f"{processes}.speech"
+        assert corpus.main(["--out", str(file), "--minutes", "4.5", "--processes", processes]) == 0
+        spoken.append([(u.voice, tuple(p.ipa for p in u.phonemes)) for u in read_corpus(file)])
+    assert spoken[0] == spoken[1]
+    assert len(set(spoken[0])) == len(spoken[0]) > 20  # no scene says what another one says
