@@ -29,8 +29,9 @@ from worker.training.pool import Casting, fill_pool, prompts_of
 from worker.training.seeing import SeeingLesson, fill_bank, new_autoencoder
 from worker.training.speech import Utterance, read_corpus
 
-STEPS = 26
-"""Enough that every key comes twice."""
+STEPS = 56
+"""Enough that every key comes twice, where a view of the VAE changes after so few turns."""
+TURNS = 7
 MOST_APART = 0.05
 """Of gradients in bfloat16, relative."""
 SEED = 3
@@ -44,7 +45,8 @@ def main() -> int:
     asked = parser.parse_args()
     device = torch.device(asked.device)
     torch.manual_seed(SEED)
-    plan = replace(FULL, seeing_clips=64, hearing_pieces=64, pool_clips=16)
+    views = tuple(replace(view, turns=TURNS) for view in FULL.seeing_views)
+    plan = replace(FULL, seeing_views=views, seeing_clips=64, hearing_pieces=64, pool_clips=16)
     worst = 0.0
     for phase, (lesson, network) in _lessons(plan, read_corpus(asked.speech), device).items():
         network.requires_grad_(True)

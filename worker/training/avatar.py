@@ -56,7 +56,7 @@ def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m worker.training.avatar", description=__doc__)
     options.add_argument("--speech", type=Path, required=True, help="a corpus of worker.training.corpus")
     options.add_argument("--out", type=Path, required=True, help="directory of weights, state and log")
-    options.add_argument("--minutes", type=float, help="of all phases together (default: 21.5)")
+    options.add_argument("--minutes", type=float, help=f"of all phases together (default: {FULL.minutes:g})")
     options.add_argument(
         "--tiny", action="store_true", help="a few steps of everything, within a minute on a processor"
     )

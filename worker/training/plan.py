@@ -39,6 +39,19 @@ class Share:
 
 
 @dataclass(frozen=True)
+class View:
+    """What the VAE is shown for a while. Clips shorter than a convolution's memory alone do not do: it would never see
+    what it does in the middle of a video. Nor do long ones alone: it learns colours from pictures, in far less time."""
+
+    turns: int
+    """Batches of each size of picture, before the next view."""
+    parts: tuple[tuple[int, int], ...]
+    """Frames and clips of batches that show parts of pictures; they take turns."""
+    whole: tuple[int, int]
+    """Frames and clips of batches that show whole pictures."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """One training."""
 
@@ -50,13 +63,10 @@ class Plan:
     """Of each size, all of different people, that are drawn for the VAE."""
     seeing_frames: int
     """Of each of them, 4 k + 1."""
-    seeing_parts: tuple[tuple[int, int], ...]
-    """Frames and clips of batches that show parts of pictures; they take turns. Clips shorter than a convolution's
-    memory alone do not do: the network would never see what it does in the middle of a video."""
+    seeing_views: tuple[View, ...]
+    """One after the other; the last one stays."""
     seeing_crop: int
     """Side in pixels of these parts."""
-    seeing_whole: tuple[int, int]
-    """Frames and clips of batches that show whole pictures."""
     hearing_pieces: int
     """Pieces of speech, varied, for the audio encoder."""
     hearing_s: float
@@ -71,12 +81,16 @@ class Plan:
     """Blocks of one example of the DiT's phases."""
     save_every_s: float = 90.0
 
+    @property
+    def minutes(self) -> float:
+        """Of all phases together."""
+        return sum(share.minutes for share in self.shares.values())
+
     def lasting(self, minutes: float) -> Plan:
         """The same in another time in all."""
-        whole = sum(share.minutes for share in self.shares.values())
+        times = minutes / self.minutes
         return replace(
-            self,
-            shares={p: replace(share, minutes=share.minutes * minutes / whole) for p, share in self.shares.items()},
+            self, shares={p: replace(share, minutes=share.minutes * times) for p, share in self.shares.items()}
         )
 
 
@@ -86,17 +100,20 @@ FULL = Plan(
     config=AVATAR,
     frames=(Frame(192, 192), Frame(144, 192)),
     shares={
-        Phase.SEEING: Share(9.0, _NO_END, rate=1e-3),
-        Phase.HEARING: Share(2.0, _NO_END, rate=1e-3, batch=64),
+        Phase.SEEING: Share(8.5, _NO_END, rate=1e-3),
+        Phase.HEARING: Share(2.5, _NO_END, rate=1e-3, batch=64),
         Phase.TEACHER_FORCING: Share(5.5, _NO_END, rate=1e-3, batch=16),
         Phase.SELF_FORCING: Share(5.0, _NO_END, rate=3e-4, batch=16),
     },
     seeing_clips=1500,
     seeing_frames=49,
-    seeing_parts=((5, 32), (17, 10), (5, 32), (17, 10), (49, 4)),
+    seeing_views=(
+        View(3000, parts=((1, 64),), whole=(1, 8)),
+        View(700, parts=((5, 32),), whole=(5, 4)),
+        View(_NO_END, parts=((5, 32), (17, 10), (5, 32), (17, 10), (49, 4)), whole=(9, 4)),
+    ),
     seeing_crop=64,
-    seeing_whole=(9, 4),
-    hearing_pieces=24_000,
+    hearing_pieces=50_000,
     hearing_s=3.0,
     statistics_batches=24,
     pool_clips=700,
@@ -116,9 +133,11 @@ TINY = Plan(
     },
     seeing_clips=4,
     seeing_frames=9,
-    seeing_parts=((5, 1),),
+    seeing_views=(
+        View(1, parts=((1, 1),), whole=(1, 1)),
+        View(_NO_END, parts=((5, 1),), whole=(9, 1)),
+    ),
     seeing_crop=48,
-    seeing_whole=(9, 1),
     hearing_pieces=4,
     hearing_s=1.0,
     statistics_batches=3,

@@ -21,12 +21,14 @@ from worker.training.acting import Acted
 from worker.training.drawing import draw
 from worker.training.faces import MOUTH_BOX, Frame, face
 from worker.training.gradients import Examples, Losses
-from worker.training.plan import Plan
+from worker.training.plan import Plan, View
 
 _KL = 1e-6
-_EDGES = 1.0
+_EDGES = 0.3
 _FIRST_CERTAINTY = 6.0
 """By how much the log variance of the posterior begins below 0: noise of variance 1 drowns what is to be learned."""
+_GAIN = 3**0.5
+"""On torch's first weights, so that a layer gives out what it gets in: colours come through from the beginning."""
 _MOUTH = 3.0
 """How much more the pixels of the mouth count: they are few, and they are what this is about."""
 _WHOLE_EVERY = 6
@@ -49,6 +51,9 @@ def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
         temperal_downsample=list(config.temporal_downsample),
     )
     with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(_GAIN)
         cast(Tensor, network.quant_conv.bias)[config.z_dim :] -= _FIRST_CERTAINTY
     return network
 
@@ -103,13 +108,15 @@ class SeeingLesson:
         which = step % len(self._banks)
         bank = self._banks[which]
         clips, frames, _, height, width = bank.pixels.shape
-        turn = step // len(self._banks)
+        turn, view = self._view(step // len(self._banks))
         if turn % _WHOLE_EVERY == 0:
-            key, rows, columns = -1 - which, height, width
-            length, count = self._plan.seeing_whole
+            length, count = view.whole
+            rows, columns = height, width
+            key = -length * len(self._banks) - which
         else:
-            length, count = self._plan.seeing_parts[turn % len(self._plan.seeing_parts)]
-            key, rows, columns = length, self._plan.seeing_crop, self._plan.seeing_crop
+            length, count = view.parts[turn % len(view.parts)]
+            rows = columns = self._plan.seeing_crop
+            key = length
         top, left = self._corner(chosen, bank, rows=rows, columns=columns)
         first = int(chosen.integers(0, frames - length + 1))
         own = torch.from_numpy(chosen.integers(clips, size=count)).to(self._device)
@@ -139,6 +146,14 @@ class SeeingLesson:
         spread = posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()
         kl = 0.5 * spread.mean()
         return Losses(level + _EDGES * edges + _KL * kl, {"level": error.mean(), "edges": edges, "kl": kl})
+
+    def _view(self, turn: int) -> tuple[int, View]:
+        """The view of a turn, and how many turns it has been shown before."""
+        for view in self._plan.seeing_views[:-1]:
+            if turn < view.turns:
+                return turn, view
+            turn -= view.turns
+        return turn, self._plan.seeing_views[-1]
 
     def _corner(self, chosen: np.random.Generator, bank: Bank, *, rows: int, columns: int) -> tuple[int, int]:
         """Top and left of a part: anywhere, or as often with the middle of the mouths in it."""

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import torch
 
 from worker.pipeline.config import AVATAR
-from worker.training.seeing import new_autoencoder, standardise
+from worker.training.plan import TINY, View
+from worker.training.seeing import Bank, SeeingLesson, new_autoencoder, standardise
 
 
 def test_standard_latents_decode_to_the_same_pixels() -> None:
@@ -28,3 +31,25 @@ def test_the_posterior_begins_certain_of_itself() -> None:
     with torch.no_grad():
         posterior = new_autoencoder(AVATAR.vae).encode(torch.rand(1, 3, 1, 32, 32) * 2 - 1).latent_dist
     assert posterior.std.mean() < 0.5 * posterior.mean.std()
+
+
+def test_views_come_in_their_order_and_the_last_one_stays() -> None:
+    plan = replace(
+        TINY,
+        seeing_views=(View(2, parts=((1, 2),), whole=(1, 1)), View(9, parts=((5, 1), (9, 1)), whole=(5, 1))),
+        seeing_crop=32,
+    )
+    banks = [
+        Bank(f, torch.zeros(3, 13, 3, f.height, f.width, dtype=torch.uint8), torch.ones(f.height, f.width))
+        for f in plan.frames
+    ]
+    lesson = SeeingLesson(new_autoencoder(AVATAR.vae), banks, plan, seed=0)
+    shapes: dict[int, set[tuple[int, ...]]] = {}
+    lengths = []
+    for step in range(60):
+        examples = lesson.examples(step)
+        shapes.setdefault(examples.key, set()).add(tuple(examples.tensors["pixels"].shape))
+        lengths.append(examples.tensors["pixels"].shape[2])
+    assert lengths[:4] == [1] * 4  # of both sizes
+    assert set(lengths[4:]) == {5, 9}
+    assert all(len(of_key) == 1 for of_key in shapes.values())
