@@ -101,7 +101,7 @@ FULL = Plan(
     frames=(Frame(192, 192), Frame(144, 192)),
     shares={
         Phase.SEEING: Share(8.5, _NO_END, rate=1e-3),
-        Phase.HEARING: Share(2.5, _NO_END, rate=1e-3, batch=64),
+        Phase.HEARING: Share(3.5, _NO_END, rate=1e-3, batch=64),
         Phase.TEACHER_FORCING: Share(5.5, _NO_END, rate=1e-3, batch=16),
         Phase.SELF_FORCING: Share(5.0, _NO_END, rate=3e-4, batch=16),
     },
@@ -113,14 +113,14 @@ FULL = Plan(
         View(_NO_END, parts=((5, 32), (17, 10), (5, 32), (17, 10), (49, 4)), whole=(9, 4)),
     ),
     seeing_crop=64,
-    hearing_pieces=50_000,
+    hearing_pieces=80_000,
     hearing_s=3.0,
     statistics_batches=24,
     pool_clips=700,
     pool_blocks=20,
     forced_blocks=6,
 )
-"""For one H200: 21.5 minutes, and about two for what lies between."""
+"""For one H200: 22.5 minutes, and about two for what lies between."""
 
 TINY = Plan(
     config=AVATAR,
