@@ -16,7 +16,7 @@ from torch import Tensor
 from worker.bench import place as here
 from worker.bench.ceilings import Ceiling, Pace, read_ceilings
 from worker.bench.floor import dit_floor
-from worker.bench.jobs import DiTJob
+from worker.bench.jobs import RowsJob
 from worker.bench.probes import dit_probes
 from worker.bench.ranks import Place, Say
 from worker.bench.stand_ins import beginning, settings_for, weights_from, window
@@ -30,13 +30,13 @@ from worker.pipeline.parallel import RankLayout, SequenceParallel, cut
 from worker.pipeline.rank_counts import check_heads
 
 
-def measure(job: DiTJob, place: Place, say: Say) -> Found:
+def measure(job: RowsJob, place: Place, say: Say) -> Found:
     """Raises `CannotMeasure`."""
     with here.taken(place) as device:
         return _measure(job, place, device, say)
 
 
-def _measure(job: DiTJob, place: Place, device: torch.device, say: Say) -> Found:
+def _measure(job: RowsJob, place: Place, device: torch.device, say: Say) -> Found:
     config = preset(job.preset).dit
     compute = Compute.on(device, precision=job.precision, memory=job.memory)
     check_heads(config, parts=place.world_size)
@@ -90,7 +90,7 @@ def ways_of(name: str, reading: Sequence[Ceiling]) -> tuple[str, ...]:
     return tuple(ceiling.way for ceiling in reading if ceiling.name == name)
 
 
-def _load(config: DiTConfig, job: DiTJob, place: Place, compute: Compute) -> DiTShare:
+def _load(config: DiTConfig, job: RowsJob, place: Place, compute: Compute) -> DiTShare:
     """The layout is that of a group whose rank 0 holds the encoders, without that rank."""
     size = place.world_size
     group = None
@@ -110,7 +110,7 @@ def _load(config: DiTConfig, job: DiTJob, place: Place, compute: Compute) -> DiT
 
 
 def _read(
-    config: DiTConfig, job: DiTJob, place: Place, compute: Compute, memory: here.PeakMemory
+    config: DiTConfig, job: RowsJob, place: Place, compute: Compute, memory: here.PeakMemory
 ) -> tuple[Ceiling, ...]:
     """All ranks at once: they share power and cooling in the measurement as well."""
     here.together(place)
@@ -119,7 +119,7 @@ def _read(
 
 
 def _blocks(
-    share: DiTShare, config: DiTConfig, job: DiTJob, steps: int, device: torch.device
+    share: DiTShare, config: DiTConfig, job: RowsJob, steps: int, device: torch.device
 ) -> tuple[tuple[float, ...], float, float]:
     """Milliseconds of all blocks, and when those that count began and ended."""
     settings = settings_for(config, height=job.height, width=job.width, steps=steps, blocks=UNTIMED_BLOCKS + job.blocks)

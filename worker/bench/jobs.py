@@ -9,11 +9,12 @@ from worker.pipeline.precision import MemoryUse, Precision
 
 
 @dataclass(frozen=True)
-class DiTJob:
-    """One DiT, loaded once, at each number of steps."""
+class RowsJob:
+    """A DiT, a VAE's decoder or a whole group, loaded once and run at each number of steps."""
 
     preset: str
     precision: Precision
+    """Of the DiT, as the steps are: a VAE alone has neither."""
     memory: MemoryUse
     steps: tuple[int, ...]
     height: int
@@ -22,33 +23,6 @@ class DiTJob:
     """Those that count, of each number of steps."""
     weights: Path | None
     """None: drawn."""
-
-
-@dataclass(frozen=True)
-class VAEJob:
-    """One VAE's decoder."""
-
-    preset: str
-    memory: MemoryUse
-    height: int
-    width: int
-    blocks: int
-    weights: Path | None
-
-
-@dataclass(frozen=True)
-class RenderJob:
-    """One group, started once, at each number of steps."""
-
-    preset: str
-    precision: Precision
-    memory: MemoryUse
-    steps: tuple[int, ...]
-    height: int
-    width: int
-    blocks: int
-    """Those that count, of each number of steps."""
-    weights: Path | None
 
 
 @dataclass(frozen=True)

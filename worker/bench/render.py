@@ -15,7 +15,7 @@ import torch
 
 from worker.bench import place as here
 from worker.bench.figures import Start
-from worker.bench.jobs import RenderJob
+from worker.bench.jobs import RowsJob
 from worker.bench.ranks import Place, Say
 from worker.bench.render_floor import RankFloor
 from worker.bench.stand_ins import inputs_for, settings_for, weights_from, with_byte_tokenizer
@@ -46,14 +46,14 @@ class _Rendered:
     ended_at: float
 
 
-def measure(job: RenderJob, place: Place, say: Say) -> Found:
+def measure(job: RowsJob, place: Place, say: Say) -> Found:
     """Raises `CannotMeasure`."""
     imported_at = time.time()
     with here.taken(place) as device:
         return _measure(job, place, device, say, imported_at)
 
 
-def _measure(job: RenderJob, place: Place, device: torch.device, say: Say, imported_at: float) -> Found:
+def _measure(job: RowsJob, place: Place, device: torch.device, say: Say, imported_at: float) -> Found:
     config = preset(job.preset)
     if job.weights is None:
         config = with_byte_tokenizer(config)

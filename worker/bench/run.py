@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from worker.bench.clocks import ClockSampler
 from worker.bench.figures import SCHEMA, Comparison, Floor, NotMeasured, Part, Quantiles, Report, Row, Versions
-from worker.bench.jobs import CompareJob, DiTJob, RenderJob, VAEJob
+from worker.bench.jobs import CompareJob, RowsJob
 from worker.bench.plan import Device, Plan
 from worker.bench.ranks import CannotMeasure, RankBroke, Say, in_ranks
 from worker.bench.stretch import Compared, Found, Stretch
@@ -65,9 +66,9 @@ class _Run:
         for part, measure in ((Part.DIT, self._dit), (Part.RENDER, self._render)):
             for ranks in plan.ranks if part in plan.parts else ():
                 for precision in precisions:
-                    self._or_say_why(part, precision, lambda p=precision, r=ranks, m=measure: m(p, r))  # type: ignore[misc]
+                    self._or_say_why(part, precision, partial(measure, precision, ranks))
         for steps in plan.steps if plan.compare else ():
-            self._or_say_why("comparison", " and ".join(plan.compare), lambda s=steps: self._compare(s))  # type: ignore[misc]
+            self._or_say_why("comparison", " and ".join(plan.compare), partial(self._compare, steps))
 
     def _or_say_why(self, what: str, precision: str, measure: Callable[[], None]) -> None:
         try:
@@ -77,58 +78,38 @@ class _Run:
             self.not_measured.append(NotMeasured(what=str(what), precision=str(precision), reason=str(error)))
 
     def _vae(self) -> None:
-        plan = self._plan
-        job = VAEJob(
-            preset=plan.preset,
-            memory=plan.memory,
-            height=plan.height,
-            width=plan.width,
-            blocks=plan.blocks,
-            weights=plan.weights,
-        )
-        found = self._found("worker.bench.vae", job, finds=Found, devices=plan.devices(1))
+        found = self._found_for_rows("worker.bench.vae", Precision.FULL, devices=self._plan.devices(1))
         self._keep(Part.VAE, Precision.FULL, found, ranks=1)
 
     def _dit(self, precision: Precision, ranks: int) -> None:
-        plan = self._plan
-        job = DiTJob(
-            preset=plan.preset,
-            precision=precision,
-            memory=plan.memory,
-            steps=plan.steps,
-            height=plan.height,
-            width=plan.width,
-            blocks=plan.blocks,
-            weights=plan.weights,
-        )
-        found = self._found("worker.bench.dit", job, finds=Found, devices=plan.dit_devices(ranks))
+        found = self._found_for_rows("worker.bench.dit", precision, devices=self._plan.dit_devices(ranks))
         self._keep(Part.DIT, precision, found, ranks=dit_ranks_of(ranks))
 
     def _render(self, precision: Precision, ranks: int) -> None:
         plan = self._plan
-        job = RenderJob(
-            preset=plan.preset,
-            precision=precision,
-            memory=plan.memory,
-            steps=plan.steps,
-            height=plan.height,
-            width=plan.width,
-            blocks=plan.blocks,
-            weights=plan.weights,
-        )
         with ThreadPoolExecutor(plan.replicas) as at_once:
             groups = [
                 at_once.submit(
-                    self._found,
-                    "worker.bench.render",
-                    job,
-                    finds=Found,
-                    devices=plan.devices(ranks, replica=replica),
+                    self._found_for_rows, "worker.bench.render", precision, devices=plan.devices(ranks, replica=replica)
                 )
                 for replica in range(plan.replicas)
             ]
         for replica, group in enumerate(groups):
             self._keep(Part.RENDER, precision, group.result(), ranks=ranks, replica=replica, replicas=plan.replicas)
+
+    def _found_for_rows(self, module: str, precision: Precision, *, devices: Sequence[str]) -> list[Found]:
+        plan = self._plan
+        job = RowsJob(
+            preset=plan.preset,
+            precision=precision,
+            memory=plan.memory,
+            steps=plan.steps,
+            height=plan.height,
+            width=plan.width,
+            blocks=plan.blocks,
+            weights=plan.weights,
+        )
+        return self._found(module, job, finds=Found, devices=devices)
 
     def _compare(self, steps: int) -> None:
         plan = self._plan

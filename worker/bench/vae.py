@@ -12,7 +12,7 @@ import torch
 
 from worker.bench import place as here
 from worker.bench.ceilings import Ceiling, Pace, read_ceilings
-from worker.bench.jobs import VAEJob
+from worker.bench.jobs import RowsJob
 from worker.bench.ranks import Place, Say
 from worker.bench.stand_ins import SEED, weights_from
 from worker.bench.stopwatch import stopwatch, wait_for
@@ -26,13 +26,13 @@ GPU_PIECE_S = 0.1
 """There are many kinds of convolutions, and few of them matter."""
 
 
-def measure(job: VAEJob, place: Place, say: Say) -> Found:
+def measure(job: RowsJob, place: Place, say: Say) -> Found:
     """Raises `CannotMeasure`."""
     with here.taken(place) as device:
         return _measure(job, place, device, say)
 
 
-def _measure(job: VAEJob, place: Place, device: torch.device, say: Say) -> Found:
+def _measure(job: RowsJob, place: Place, device: torch.device, say: Say) -> Found:
     config = preset(job.preset)
     compute = Compute.on(device, memory=job.memory)
     memory = here.PeakMemory(device)
