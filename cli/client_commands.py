@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NOT_UPLOADED_YET = "https://not-uploaded-yet.invalid/"
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON.")]
+LIMIT = Annotated[int, typer.Option(min=1, max=100)]
+AFTER = Annotated[str | None, typer.Option(help="Go on behind this id, which the page before told.")]
 JOB_ID = Annotated[str, typer.Argument(help="The id that submit printed: job_…")]
 OUTPUT = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False, help="Wait, then save the video here.")]
 
@@ -104,8 +106,8 @@ def jobs(
     text: Annotated[str | None, typer.Option(help="In ids, prompt, sources, error codes, metadata.")] = None,
     batch: Annotated[str | None, typer.Option(help="Of this batch: bat_…")] = None,
     custom_id: Annotated[str | None, typer.Option(help="With this name of yours.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    after: Annotated[str | None, typer.Option(help="Go on behind this id, which the page before told.")] = None,
+    limit: LIMIT = 20,
+    after: AFTER = None,
     as_json: JSON = False,
 ) -> None:
     """List jobs, newest first."""

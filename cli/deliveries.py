@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.client_commands import JSON
+from cli.client_commands import AFTER, JSON, LIMIT
 from cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def endpoints(as_json: JSON = False) -> None:
 def list_deliveries(
     endpoint: ENDPOINT_ID,
     status: Annotated[str | None, typer.Option(help="pending, delivered or dead.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    after: Annotated[str | None, typer.Option(help="Go on behind this id, which the page before told.")] = None,
+    limit: LIMIT = 20,
+    after: AFTER = None,
     as_json: JSON = False,
 ) -> None:
     """List what was or will be sent to an endpoint, newest first."""
