@@ -1,13 +1,9 @@
 """One receiver's trouble is nobody else's: real processes, receivers that hang, and the time the others wait."""
 
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,19 +11,14 @@ from models.database import Database
 from models.job import Job
 from models.transitions import request_cancel
 from models.webhook import WebhookEndpoint
-from tests.servers.site import Site, reply, running_site
+from tests.integration.webhooks.sender_processes import running
+from tests.servers.site import Site, reply
 from worker.scheduler import PUBLISH_EVERY_S
 
 MakeJob = Callable[..., Job]
 MakeEndpoint = Callable[..., WebhookEndpoint]
 
 GOOD = 20
-
-
-@pytest.fixture
-def receiver() -> Iterator[Site]:
-    with running_site() as site:
-        yield site
 
 
 @pytest.fixture
@@ -38,19 +29,11 @@ def black_hole() -> Iterator[str]:
 
 
 @pytest.fixture
-def programs(database_url: str, broker_url: str, tmp_path: Path) -> Iterator[None]:
+def programs(environment: dict[str, str]) -> Iterator[None]:
     """A scheduler and a sender, warm: nothing of their start is measured."""
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "BROKER_URL": broker_url,
-        "REALVIDEO_STORAGE_DIRECTORY": str(tmp_path),
-        "REALVIDEO_STORAGE_SECRET": "a secret of the tests",
-        "REALVIDEO_ALLOW_HTTP_URLS": "true",
-    }
     with ExitStack() as stack:
         for module in ("worker.scheduler", "worker.webhook_sender"):
-            stack.enter_context(_running(module, environment))
+            stack.enter_context(running(module, environment))
         yield
 
 
@@ -101,16 +84,3 @@ def _waits(database: Database, receiver: Site, make_job: MakeJob, endpoints: lis
 def _end(database: Database, job: Job) -> None:
     with database.transaction() as session:
         request_cancel(session, job.id, tenant_id=job.tenant_id)
-
-
-@contextmanager
-def _running(module: str, environment: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", f"from {module} import main; main()"],
-        env=environment, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait(10)

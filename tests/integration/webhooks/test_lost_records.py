@@ -1,15 +1,12 @@
 """What is between a receiver's answer and the record of it: the record restarts, or the sender dies."""
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
@@ -22,16 +19,11 @@ from models.transitions import request_cancel
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookTry
 from tests import factories
 from tests.factories import SECRET
-from tests.servers.site import Site, reply, running_site
+from tests.integration.webhooks.sender_processes import running
+from tests.servers.site import Site, reply
 from worker.outbound import AddressPolicy, Client
 from worker.tasks import webhooks
 from worker.tasks.webhooks import DeliveryDesk, deliver
-
-
-@pytest.fixture
-def receiver() -> Iterator[Site]:
-    with running_site() as site:
-        yield site
 
 
 @pytest.fixture
@@ -105,21 +97,11 @@ def test_a_record_that_stays_away_is_given_up_and_the_event_is_sent_again_under_
 
 def test_a_sender_killed_after_the_answer_is_replaced_and_the_receiver_sees_the_same_id_again(
     database: Database,
-    database_url: str,
-    broker_url: str,
+    environment: dict[str, str],
     receiver: Site,
     make_job: Callable[..., Job],
     make_endpoint: Callable[..., WebhookEndpoint],
-    tmp_path: Path,
 ) -> None:
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "BROKER_URL": broker_url,
-        "REALVIDEO_STORAGE_DIRECTORY": str(tmp_path),
-        "REALVIDEO_STORAGE_SECRET": "a secret of the tests",
-        "REALVIDEO_ALLOW_HTTP_URLS": "true",
-    }
     senders: list[subprocess.Popen[bytes]] = []
     works = reply(200)
 
@@ -135,12 +117,12 @@ def test_a_sender_killed_after_the_answer_is_replaced_and_the_receiver_sees_the_
     with database.transaction() as session:
         request_cancel(session, job.id, tenant_id=job.tenant_id)
         delivery_id = session.scalars(select(WebhookDelivery.id)).one()
-    with _running("worker.scheduler", environment), _running("worker.webhook_sender", environment) as first:
+    with running("worker.scheduler", environment), running("worker.webhook_sender", environment) as first:
         senders.append(first)
         _wait_until(lambda: first.poll() is not None)
         assert first.returncode == -signal.SIGKILL
         assert _read(database, delivery_id)[1] == []
-        with _running("worker.webhook_sender", environment):
+        with running("worker.webhook_sender", environment):
             _let_the_minute_pass(database)
             _wait_until(lambda: _read(database, delivery_id)[0].status == DeliveryStatus.DELIVERED)
     (_, _, before, body), (_, _, after, same_body) = receiver.seen
@@ -188,19 +170,6 @@ def _let_the_minute_pass(database: Database) -> None:
                 " dispatched_at = dispatched_at - interval '61 s'"
             )
         )
-
-
-@contextmanager
-def _running(module: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", f"from {module} import main; main()"],
-        env=environment, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def _wait_until(condition: Callable[[], bool], *, seconds: float = 40) -> None:

@@ -1,16 +1,10 @@
 """The scheduler and the sender as processes: what they promise each other, over a real broker."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
 import redis
 from sqlalchemy import func, select
 
@@ -19,40 +13,11 @@ from models.deliveries import MAX_IN_FLIGHT_PER_ENDPOINT
 from models.job import Job
 from models.transitions import request_cancel
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint
-from tests.servers.site import Site, reply, running_site
+from tests.integration.webhooks.sender_processes import running
+from tests.servers.site import Site, reply
 
 MakeJob = Callable[..., Job]
 MakeEndpoint = Callable[..., WebhookEndpoint]
-
-
-@pytest.fixture
-def environment(database_url: str, broker_url: str, tmp_path: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "BROKER_URL": broker_url,
-        "REALVIDEO_STORAGE_DIRECTORY": str(tmp_path),
-        "REALVIDEO_STORAGE_SECRET": "a secret of the tests",
-        "REALVIDEO_ALLOW_HTTP_URLS": "true",
-    }
-
-
-@pytest.fixture
-def receiver() -> Iterator[Site]:
-    with running_site() as site:
-        yield site
-
-
-@contextmanager
-def running(module: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", f"from {module} import main; main()"], env=environment
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def test_a_receiver_that_hangs_does_not_delay_the_others(

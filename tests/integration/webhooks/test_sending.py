@@ -5,7 +5,7 @@ import email.utils
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -19,19 +19,13 @@ from models.tenant import Tenant
 from models.transitions import request_cancel
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookTry
 from tests.factories import SECRET
-from tests.servers.site import Answer, Site, reply, running_site
+from tests.servers.site import Answer, Site, reply
 from worker.outbound import AddressPolicy, Client
 from worker.tasks import webhooks
 from worker.tasks.webhooks import DeliveryDesk, deliver
 
 MakeJob = Callable[..., Job]
 MakeEndpoint = Callable[..., WebhookEndpoint]
-
-
-@pytest.fixture
-def receiver() -> Iterator[Site]:
-    with running_site() as site:
-        yield site
 
 
 @pytest.fixture
