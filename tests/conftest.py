@@ -17,8 +17,8 @@ import pytest
 import redis
 from sqlalchemy import make_url
 
-from infra.local.postgres import EmbeddedPostgres, embedded_postgres
-from infra.local.valkey import EmbeddedValkey, embedded_valkey
+from infra.local.postgres import EmbeddedPostgres
+from infra.local.valkey import EmbeddedValkey
 from models.database import Database, create_database_engine
 from models.job import Job
 from models.migrate import upgrade
@@ -108,7 +108,7 @@ def make_endpoint(database: Database, tenant: Tenant) -> Callable[..., WebhookEn
 @pytest.fixture
 def own_postgres(server_directory: Path) -> Iterator[EmbeddedPostgres]:
     """A server of this test alone with an empty, migrated database, to be stopped and killed at will."""
-    with embedded_postgres(server_directory / "own-postgres", durable=False) as server:
+    with EmbeddedPostgres(server_directory / "own-postgres", durable=False).running() as server:
         upgrade(server.url)
         yield server
 
@@ -116,7 +116,7 @@ def own_postgres(server_directory: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def own_valkey(server_directory: Path) -> Iterator[EmbeddedValkey]:
     """A server of this test alone, to be stopped and killed at will."""
-    with embedded_valkey(server_directory / "own-valkey") as server:
+    with EmbeddedValkey(server_directory / "own-valkey").running() as server:
         yield server
 
 
@@ -139,7 +139,7 @@ def _server_url() -> Iterator[str]:
     if "DATABASE_URL" in os.environ:
         yield os.environ["DATABASE_URL"]
         return
-    with _open_directory() as directory, embedded_postgres(directory, durable=False) as server:
+    with _open_directory() as directory, EmbeddedPostgres(directory, durable=False).running() as server:
         yield server.url
 
 
@@ -148,7 +148,7 @@ def _broker_server() -> Iterator[str]:
     if "BROKER_URL" in os.environ:
         yield os.environ["BROKER_URL"]
         return
-    with _open_directory() as directory, embedded_valkey(directory) as server:
+    with _open_directory() as directory, EmbeddedValkey(directory).running() as server:
         yield server.url
 
 

@@ -10,13 +10,12 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 
 from infra.local.accounts import can_reach, ordinary_account, reachable_home
+from infra.local.embedded import EmbeddedServer
 from infra.local.process import Account, NotExecutableError, ServerProcess, run_on_a_port
 
 START_TIMEOUT_S = 30
@@ -30,18 +29,7 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 DISPOSABLE = {"fsync": "off", "synchronous_commit": "on", "full_page_writes": "off"}
 
 
-@contextmanager
-def embedded_postgres(directory: Path, *, durable: bool, port: int | None = None) -> Iterator["EmbeddedPostgres"]:
-    """A running server whose data lies in `directory`, stopped in good order at the end of the block."""
-    server = EmbeddedPostgres(directory, durable=durable, port=port)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-class EmbeddedPostgres:
+class EmbeddedPostgres(EmbeddedServer):
     """One data directory and the server on it.
 
     Args:
@@ -51,24 +39,12 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, directory: Path, *, durable: bool, port: int | None = None) -> None:
-        self._directory = directory
-        self._durable = durable
-        self._port = port
+        super().__init__(directory, durable=durable, port=port)
         self._password = ""
-        self._process: ServerProcess | None = None
 
     @property
     def url(self) -> str:
         return self.url_of(DATABASE)
-
-    @property
-    def pid(self) -> int:
-        """The postmaster's."""
-        return self._started.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
 
     def url_of(self, database: str) -> str:
         """The URL of another database of this server."""
@@ -90,20 +66,6 @@ class EmbeddedPostgres:
             lambda port: self._run(port, binaries=binaries, data=data, account=account, log=log), fixed=self._port
         )
 
-    def stop(self) -> None:
-        """A fast shutdown: clients are cut off, nothing committed is lost."""
-        if self._process is not None:
-            self._process.stop()
-
-    def kill(self) -> None:
-        """A crash: SIGKILL to every process of the server. `start` recovers."""
-        self._started.kill()
-
-    @property
-    def _started(self) -> ServerProcess:
-        assert self._process is not None, "start it first"
-        return self._process
-
     def _run(self, port: int, *, binaries: Path, data: Path, account: Account | None, log: Path) -> None:
         socket_directory = data.parent / "run"
         with_socket = len(str(socket_directory / f".s.PGSQL.{port}")) <= SOCKET_PATH_BYTES
@@ -124,7 +86,7 @@ class EmbeddedPostgres:
             "Postgres",
             [str(binaries / "postgres"), "-D", str(data), *settings],
             log=log,
-            stop_signal=signal.SIGINT,
+            stop_signal=signal.SIGINT,  # a fast shutdown: clients are cut off, nothing committed is lost
             account=account,
         )
         url = f"postgresql://{USER}:{self._password}@127.0.0.1:{port}/{DATABASE}"

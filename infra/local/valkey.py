@@ -8,31 +8,19 @@ import contextlib
 import importlib.util
 import secrets
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from infra.local.embedded import EmbeddedServer
 from infra.local.process import NotExecutableError, ServerProcess, run_on_a_port
 
 START_TIMEOUT_S = 15
 
 
-@contextmanager
-def embedded_valkey(directory: Path, *, durable: bool = False, port: int | None = None) -> Iterator["EmbeddedValkey"]:
-    """A running server, stopped in good order at the end of the block."""
-    server = EmbeddedValkey(directory, durable=durable, port=port)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-class EmbeddedValkey:
+class EmbeddedValkey(EmbeddedServer):
     """One directory and the server on it.
 
     Args:
@@ -42,43 +30,19 @@ class EmbeddedValkey:
     """
 
     def __init__(self, directory: Path, *, durable: bool = False, port: int | None = None) -> None:
-        self._directory = directory
-        self._durable = durable
-        self._port = port
+        super().__init__(directory, durable=durable, port=port)
         self._password = secrets.token_hex(16)
-        self._process: ServerProcess | None = None
 
     @property
     def url(self) -> str:
         assert self._port is not None, "start it first"
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
-    @property
-    def pid(self) -> int:
-        return self._started.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.is_running
-
     def start(self) -> None:
         """Run the server. Raises a `ServerError`."""
         self._directory.mkdir(parents=True, exist_ok=True)
         program = valkey_program()
         self._port = run_on_a_port(lambda port: self._run(program, port), fixed=self._port)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop()
-
-    def kill(self) -> None:
-        """A crash: SIGKILL."""
-        self._started.kill()
-
-    @property
-    def _started(self) -> ServerProcess:
-        assert self._process is not None, "start it first"
-        return self._process
 
     def _run(self, program: Path, port: int) -> None:
         options = {

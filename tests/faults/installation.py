@@ -24,9 +24,9 @@ from botocore.config import Config
 from sqlalchemy import func, select, text
 
 from api.keys import Scope, create_key
-from infra.local.postgres import EmbeddedPostgres, embedded_postgres
+from infra.local.postgres import EmbeddedPostgres
 from infra.local.process import free_port
-from infra.local.valkey import EmbeddedValkey, embedded_valkey
+from infra.local.valkey import EmbeddedValkey
 from models.database import Database, create_database_engine
 from models.job import TERMINAL_STATUSES, Attempt, Job, JobStatus
 from models.migrate import upgrade
@@ -247,8 +247,8 @@ def running_installation(
     The storage is there already, and has no bucket of the names that are needed here.
     """
     with ExitStack() as stack:
-        postgres = stack.enter_context(embedded_postgres(directory / "postgres", durable=False))
-        valkey = stack.enter_context(embedded_valkey(directory / "valkey"))
+        postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres", durable=False).running())
+        valkey = stack.enter_context(EmbeddedValkey(directory / "valkey").running())
         wire = stack.enter_context(faulty_proxy(int(server.endpoint_url.rsplit(":", 1)[1])))
         receiver = stack.enter_context(running_receiver())
         upgrade(postgres.url)

@@ -20,7 +20,8 @@ from redis.retry import Retry
 
 from infra.local import accounts
 from infra.local.accounts import can_reach, ordinary_account
-from infra.local.postgres import EmbeddedPostgres, embedded_postgres, reachable_binaries
+from infra.local.embedded import EmbeddedServer
+from infra.local.postgres import EmbeddedPostgres, reachable_binaries
 from infra.local.process import (
     NotExecutableError,
     NotReadyError,
@@ -28,9 +29,9 @@ from infra.local.process import (
     ServerDiedError,
     ServerProcess,
 )
-from infra.local.valkey import EmbeddedValkey, embedded_valkey
+from infra.local.valkey import EmbeddedValkey
 
-MakeServer = Callable[[Path, int], EmbeddedPostgres | EmbeddedValkey]
+MakeServer = Callable[[Path, int], EmbeddedServer]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to become")
 
 
@@ -52,7 +53,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("durable", [True, False])
 def test_what_postgres_committed_survives_its_crash(server_directory: Path, durable: bool) -> None:
-    with embedded_postgres(server_directory / "postgres", durable=durable) as server:
+    with EmbeddedPostgres(server_directory / "postgres", durable=durable).running() as server:
         url, pid = server.url, server.pid
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 'ü' AS word")
@@ -63,28 +64,29 @@ def test_what_postgres_committed_survives_its_crash(server_directory: Path, dura
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT word FROM kept").fetchall() == [("ü",)]
     with (
-        embedded_postgres(server_directory / "postgres", durable=durable) as again,  # with the password as kept
+        # with the password as kept
+        EmbeddedPostgres(server_directory / "postgres", durable=durable).running() as again,
         psycopg.connect(again.url) as connection,
     ):
         assert connection.execute("SELECT word FROM kept").fetchall() == [("ü",)]
 
 
 def test_nobody_gets_into_postgres_without_its_password(server_directory: Path) -> None:
-    with embedded_postgres(server_directory, durable=False) as server:
+    with EmbeddedPostgres(server_directory, durable=False).running() as server:
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(server.url, password="guess").close()
         assert (server_directory / "password").stat().st_mode & 0o077 == 0
 
 
 def test_nobody_gets_into_valkey_without_its_password(server_directory: Path) -> None:
-    with embedded_valkey(server_directory) as server:
+    with EmbeddedValkey(server_directory).running() as server:
         port = int(server.url.rpartition(":")[2].partition("/")[0])
         with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client, pytest.raises(redis.AuthenticationError):
             client.ping()
 
 
 def test_valkey_keeps_what_it_was_told_to_keep_and_evicts_nothing(server_directory: Path) -> None:
-    with embedded_valkey(server_directory / "kept", durable=True) as server:
+    with EmbeddedValkey(server_directory / "kept", durable=True).running() as server:
         with redis.Redis.from_url(server.url) as client:
             client.set("key", "value")
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
@@ -92,7 +94,7 @@ def test_valkey_keeps_what_it_was_told_to_keep_and_evicts_nothing(server_directo
         server.start()
         with redis.Redis.from_url(server.url) as client:
             assert client.get("key") == b"value"
-    with embedded_valkey(server_directory / "lost") as server, redis.Redis.from_url(server.url) as client:
+    with EmbeddedValkey(server_directory / "lost").running() as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         server.kill()
         server.start()
@@ -108,7 +110,7 @@ def test_a_taken_port_is_named_as_the_reason(server_directory: Path, taken_port:
 
 
 def test_a_directory_of_something_else_ends_the_start_with_the_servers_own_words(server_directory: Path) -> None:
-    with embedded_postgres(server_directory, durable=False):
+    with EmbeddedPostgres(server_directory, durable=False).running():
         pass
     account = ordinary_account()
     (server_directory / "data" / "PG_VERSION").write_text("9.6\n")
@@ -166,7 +168,7 @@ def test_servers_end_with_the_process_that_started_them(server_directory: Path) 
 
 @needs_root
 def test_as_root_postgres_runs_as_an_ordinary_user(server_directory: Path) -> None:
-    with embedded_postgres(server_directory, durable=False) as server:
+    with EmbeddedPostgres(server_directory, durable=False).running() as server:
         assert psutil.Process(server.pid).uids().effective == ordinary_account().uid  # type: ignore[union-attr]
 
 
@@ -180,7 +182,10 @@ def test_below_a_closed_directory_postgres_gets_a_place_and_programs_it_can_reac
     account = ordinary_account()
     assert account is not None
     assert not can_reach(closed, account)
-    with embedded_postgres(closed / "postgres", durable=False) as server, psycopg.connect(server.url) as connection:
+    with (
+        EmbeddedPostgres(closed / "postgres", durable=False).running() as server,
+        psycopg.connect(server.url) as connection,
+    ):
         (found,) = connection.execute("SHOW data_directory").fetchone() or ("",)
     assert Path(found).is_relative_to(server_directory / "shared")
     assert (closed / "postgres" / "elsewhere").resolve() == Path(found).parent
@@ -198,14 +203,14 @@ def test_programs_that_the_user_cannot_reach_are_copied_to_where_it_can(
     )
     copied = reachable_binaries(server_directory, account)
     assert copied.is_relative_to(server_directory)
-    with embedded_postgres(server_directory, durable=False) as server:
+    with EmbeddedPostgres(server_directory, durable=False).running() as server:
         assert Path(psutil.Process(server.pid).exe()) == copied / "postgres"
 
 
 def test_a_half_made_data_directory_is_made_anew(server_directory: Path) -> None:
     (server_directory / "data.unfinished").mkdir()
     (server_directory / "data.unfinished" / "base").write_text("the power failed here")
-    with embedded_postgres(server_directory, durable=False) as server:
+    with EmbeddedPostgres(server_directory, durable=False).running() as server:
         assert server.is_running
     shutil.rmtree(server_directory / "data")
 
