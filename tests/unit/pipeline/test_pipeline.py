@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.unit.pipeline.drawn_inputs import drawn_inputs, reader
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.checkpoint import RandomWeights
 from worker.pipeline.compute import Compute
@@ -34,22 +35,8 @@ def pipeline() -> Pipeline:
     )
 
 
-def inputs(settings: RenderSettings, *, seconds: float = 2, volume: float = 1) -> RenderInputs:
-    drawn = np.random.default_rng(3)
-    image = drawn.integers(0, 256, (settings.height, settings.width, 3), dtype=np.uint8)
-    sound = (volume * drawn.standard_normal(int(seconds * 16_000))).astype(np.float32)
-    return RenderInputs(read_samples=reader(sound), total_samples=len(sound), image=image)
-
-
-def reader(sound: NDArray[np.float32]) -> Callable[[int], NDArray[np.float32]]:
-    position = 0
-
-    def read(count: int) -> NDArray[np.float32]:
-        nonlocal position
-        position += count
-        return sound[position - count : position]
-
-    return read
+def inputs(settings: RenderSettings, *, seconds: float = 2) -> RenderInputs:
+    return drawn_inputs(settings, samples=int(seconds * 16_000))
 
 
 def render(pipeline: Pipeline, settings: RenderSettings, given: RenderInputs | None = None) -> list[RenderedBlock]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.unit.pipeline.drawn_inputs import drawn_inputs
 from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.checkpoint import Network, RandomWeights
 from worker.pipeline.compute import Compute
@@ -192,18 +192,4 @@ def render(pipeline: Pipeline, settings: RenderSettings, resumption: Resumption 
 
 
 def inputs(settings: RenderSettings) -> RenderInputs:
-    drawn = np.random.default_rng(3)
-    image = drawn.integers(0, 256, (settings.height, settings.width, 3), dtype=np.uint8)
-    sound = drawn.standard_normal(settings.frames * 1000).astype(np.float32)
-    return RenderInputs(read_samples=reader(sound), total_samples=len(sound), image=image)
-
-
-def reader(sound: NDArray[np.float32]) -> Callable[[int], NDArray[np.float32]]:
-    position = 0
-
-    def read(count: int) -> NDArray[np.float32]:
-        nonlocal position
-        position += count
-        return sound[position - count : position]
-
-    return read
+    return drawn_inputs(settings, samples=settings.frames * 1000)
