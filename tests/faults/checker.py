@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 
 from models.job import TERMINAL_STATUSES, Job, JobStatus
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEvent
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.collector import Collector
 from worker.storage.s3 import S3Storage
 

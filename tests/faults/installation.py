@@ -40,7 +40,7 @@ from tests.faults.strikes import Orders
 from tests.integration.worker.nodes import write_picture, write_tone
 from tests.servers.faulty_proxy import Proxy, faulty_proxy
 from tests.servers.swift import S3Server
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 PRESET = "tiny"
 LANES = tuple(f"lane-{number}" for number in range(8))

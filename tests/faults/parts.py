@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.unit.group.conftest import members_of, wait_for
+from tests.unit.group.conftest import members_of
+from tests.waiting import wait_for
 
 START_TIMEOUT_S = 60.0
 

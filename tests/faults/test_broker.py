@@ -8,7 +8,7 @@ from models.job import AttemptOutcome, JobStatus
 from models.queues import BROKER_SETTINGS, Priority, render_queue
 from tests.faults.figures import record
 from tests.faults.installation import Installation, freeze, thaw
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 SLACK_S = 15.0
 PREFIX = str(BROKER_SETTINGS["broker_transport_options"]["global_keyprefix"])

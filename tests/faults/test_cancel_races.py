@@ -3,7 +3,7 @@
 from models.job import JobStatus
 from tests.faults.installation import LANES, Installation
 from tests.faults.strikes import Action
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.failpoints import Failpoint
 
 POINTS = (

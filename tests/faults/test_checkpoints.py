@@ -10,7 +10,7 @@ from tests.faults.figures import record
 from tests.faults.installation import CHECKPOINT_EVERY_S, OUTPUTS, Installation
 from tests.faults.strikes import Action, Order
 from tests.integration.worker.stand_in_video_rank import BLOCKS_PER_PIECE
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.failpoints import Failpoint
 
 SECONDS = 30

@@ -7,7 +7,8 @@ import time
 from models.job import AttemptOutcome, JobStatus
 from tests.faults.figures import record
 from tests.faults.installation import LANES, Installation
-from tests.unit.group.conftest import members_of, wait_for
+from tests.unit.group.conftest import members_of
+from tests.waiting import wait_for
 
 DEATHS = {
     "exit": "a rank exits",

@@ -6,7 +6,7 @@ from models.job import AttemptOutcome, JobStatus
 from tests.faults.figures import record
 from tests.faults.installation import Installation, freeze, thaw
 from tests.faults.strikes import Action
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.failpoints import Failpoint
 
 SLACK_S = 15.0

@@ -8,7 +8,7 @@ from tests.faults.figures import record
 from tests.faults.installation import OUTPUTS, Installation
 from tests.faults.strikes import Action, Order
 from tests.servers.faulty_proxy import Cut
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.failpoints import Failpoint
 
 SLACK_S = 15.0

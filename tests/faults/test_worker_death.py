@@ -6,7 +6,8 @@ from models.job import AttemptOutcome, JobStatus
 from tests.faults.figures import record, record_lost_attempt
 from tests.faults.installation import LANES, Installation
 from tests.faults.strikes import Action
-from tests.unit.group.conftest import members_of, wait_for
+from tests.unit.group.conftest import members_of
+from tests.waiting import wait_for
 from worker.failpoints import Failpoint
 
 DEATHS = {

@@ -9,7 +9,7 @@ from tests.faults.figures import record, record_lost_attempt
 from tests.faults.installation import Installation, freeze, thaw
 from tests.faults.parts import Node
 from tests.faults.strikes import Action
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.failpoints import Failpoint
 
 SLACK_S = 15.0

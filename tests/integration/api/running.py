@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +63,6 @@ def running_api(settings: ApiSettings) -> Iterator[RunningApi]:
         server.should_exit = True
         thread.join(STOP_TIMEOUT_S)
         assert not thread.is_alive(), "the server takes too long to stop"
-
-
-def eventually(condition: Callable[[], object], *, timeout_s: float = 10) -> None:
-    """Wait until the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:

@@ -17,7 +17,8 @@ from models.job import Job, Phase
 from models.tenant import Tenant
 from models.transitions import claim, heartbeat, request_cancel
 from tests.integration.api.outputs import finish
-from tests.integration.api.running import RunningApi, eventually
+from tests.integration.api.running import RunningApi
+from tests.waiting import wait_for
 
 EVENT_S = 5
 """Far below the heartbeat of a stream, so that an event in time was really announced."""
@@ -133,7 +134,7 @@ def test_streams_go_on_by_looking_while_the_listener_is_cut_off(
 ) -> None:
     monkeypatch.setattr(changes, "RECONNECT_S", 60)
     job = make_job()
-    eventually(lambda: _cut_off_the_listener(database) == 1)
+    wait_for(lambda: _cut_off_the_listener(database) == 1)
     with opened(client, job.id) as stream:
         stream.next()
         with database.transaction() as session:
@@ -149,8 +150,8 @@ def test_the_listener_comes_back(
     job = make_job()
     with opened(client, job.id) as stream:
         stream.next()
-        eventually(lambda: _cut_off_the_listener(database) == 1)
-        eventually(lambda: _listeners(database) == 1)
+        wait_for(lambda: _cut_off_the_listener(database) == 1)
+        wait_for(lambda: _listeners(database) == 1)
         with database.transaction() as session:
             claim(session, job.id, worker="gpu-1", preset="tiny")
         assert stream.next()["data"]["status"] == "running"

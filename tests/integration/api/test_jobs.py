@@ -18,7 +18,8 @@ from models.transitions import claim, fail, heartbeat
 from models.webhook import WebhookEndpoint
 from models.worker_node import WorkerNode
 from tests.integration.api.outputs import VIDEO, finish
-from tests.integration.api.running import BODY, RunningApi, eventually, problem, wrong_fields
+from tests.integration.api.running import BODY, RunningApi, problem, wrong_fields
+from tests.waiting import wait_for
 
 
 def test_a_job_is_recorded_with_the_defaults(client: httpx.Client, database: Database, tenant: Tenant) -> None:
@@ -57,7 +58,7 @@ def test_the_message_of_an_accepted_job_waits_for_a_worker(
     job = client.post("/v1/jobs", json={**BODY, "priority": "high"}).json()
 
     with redis.Redis.from_url(broker_url, socket_timeout=5) as broker:
-        eventually(lambda: broker.llen("render:render.tiny.high") == 1)
+        wait_for(lambda: broker.llen("render:render.tiny.high") == 1)
         message = json.loads(broker.lindex("render:render.tiny.high", 0))
     assert message["headers"]["task"] == "realvideo.render"
     assert json.loads(base64.b64decode(message["body"]))[0] == [job["id"]]

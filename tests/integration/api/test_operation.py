@@ -18,7 +18,8 @@ from models.database import Database
 from models.job import Job
 from models.transitions import claim
 from tests.integration.api.outputs import finish
-from tests.integration.api.running import BODY, RunningApi, api_settings, eventually, problem, running_api
+from tests.integration.api.running import BODY, RunningApi, api_settings, problem, running_api
+from tests.waiting import wait_for
 
 
 def test_health_and_readiness_need_no_key(api: RunningApi) -> None:
@@ -35,7 +36,7 @@ def test_jobs_are_accepted_at_once_without_a_broker(
     with running_api(api_settings(database_url, own_valkey.url, tmp_path)) as api, api.client(make_key()) as client:
         client.post("/v1/jobs", json=BODY)
         with redis.Redis.from_url(own_valkey.url, socket_timeout=5) as broker:
-            eventually(lambda: broker.llen("render:render.tiny.normal") == 1)
+            wait_for(lambda: broker.llen("render:render.tiny.normal") == 1)
         if state == "down":
             own_valkey.kill()
         else:
@@ -61,7 +62,7 @@ def test_jobs_are_accepted_at_once_without_a_broker(
             with redis.Redis.from_url(own_valkey.url, socket_timeout=5) as broker:
                 return int(broker.llen("render:render.tiny.normal")) >= 7 - lost
 
-        eventually(published, timeout_s=30)
+        wait_for(published, timeout_s=30)
 
 
 def test_metrics_count_jobs_workers_and_requests(
@@ -138,7 +139,7 @@ def test_the_process_stops_promptly_with_open_streams(
         process = subprocess.Popen([sys.executable, "-m", "api.server"], env=environment, stderr=file)
     try:
         with RunningApi(url=settings.public_url, settings=settings).client(make_key()) as client:
-            eventually(lambda: _answers(client), timeout_s=30)
+            wait_for(lambda: _answers(client), timeout_s=30)
             with client.stream("GET", f"/v1/jobs/{make_job().id}/events") as stream:
                 lines = stream.iter_lines()
                 next(lines)
@@ -158,7 +159,7 @@ def test_the_process_stops_promptly_with_open_streams(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE application_name LIKE 'realvideo-api%' AND datname = current_database()"
         )
-        eventually(lambda: connection.execute(left).fetchone() == (0,))
+        wait_for(lambda: connection.execute(left).fetchone() == (0,))
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -12,7 +12,8 @@ import pytest
 
 from models.database import Database
 from models.upload import Upload
-from tests.integration.api.running import BODY, RunningApi, api_settings, eventually, problem, running_api, wrong_fields
+from tests.integration.api.running import BODY, RunningApi, api_settings, problem, running_api, wrong_fields
+from tests.waiting import wait_for
 
 SOUND = bytes(range(256)) * 5000
 
@@ -164,7 +165,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(api: RunningApi, client: httpx
         )
         connection.sendall(head.encode() + b"only a part")
 
-    eventually(lambda: _incoming(api) == [])
+    wait_for(lambda: _incoming(api) == [])
     assert client.get(f"/v1/uploads/{upload['id']}").json()["bytes"] is None
 
 

@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from cli.errors import ExitCode
 from tests.unit.pipeline import released_files as files
 from tests.unit.weights.hub_server import HubServer, hub_server
+from tests.waiting import wait_for
 from worker.pipeline.checkpoint import Network, ReleasedWeights
 from worker.pipeline.published import REALVIDEO, S2V, WAV2VEC2
 
@@ -68,10 +68,7 @@ def test_a_pull_that_is_killed_goes_on_where_it_was(hub: HubServer, tmp_path: Pa
     hub.pause_after_break = True  # what follows never comes, so the command is caught in the middle
     process = start(hub, tmp_path, "pull")
     partial = tmp_path / REALVIDEO / f"{PICKLE}.{COMMIT[:12]}.part"
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size == whole // 2):
-        assert time.monotonic() < deadline, "the first half did not come"
-        time.sleep(0.05)
+    wait_for(lambda: partial.exists() and partial.stat().st_size == whole // 2, timeout_s=60)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     hub.break_after, hub.pause_after_break = None, False

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.media_files import clicks, convert, decoded, onsets, sine, write_wav
+from tests.waiting import wait_for
 from worker.media import frames_file, muxing
 from worker.media.errors import DiskFull, FfmpegFailed, FramesMissing
 from worker.media.faststart import top_level_boxes
@@ -207,10 +208,7 @@ def test_leaving_early_ends_the_encoder_and_leaves_no_file(tone: Path, tmp_path:
     with Mp4Writer(tmp_path / "v.mp4", width=96, height=128, output_fps=16, sound=tone, duration_s=9.0) as video:
         video.write(blank(128))
         assert encoders()
-        deadline = time.monotonic() + 20
-        while not list(tmp_path.glob(".*")):
-            assert time.monotonic() < deadline, "the encoder began no file"
-            time.sleep(0.02)
+        wait_for(lambda: list(tmp_path.glob(".*")), timeout_s=20)
     assert not encoders()
     assert [path.name for path in tmp_path.iterdir()] == ["tone.wav"]
     assert not [thread for thread in threading.enumerate() if "v.mp4" in thread.name]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from models.job import Job, JobStatus
 from models.object_keys import OutputName, output_key
 from tests import factories
 from tests.integration.models.steps import Steps
+from tests.waiting import wait_for
 from worker import collecting
 from worker import scheduler as module
 from worker.reconciler import Reconciler
@@ -32,6 +34,8 @@ from worker.scheduler import Scheduler, SchedulerSettings
 from worker.storage import LocalStorage, StorageError, UnfinishedUpload
 
 MakeJob = Callable[..., Job]
+
+wait_until = partial(wait_for, timeout_s=40)
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +256,7 @@ def test_a_broker_that_is_frozen_holds_up_nothing_for_long(
         waiting, lost = make_job().id, make_job().id
         steps.claim(lost)
         steps.let_lease_expire(lost)
-        wait_until(lambda: steps.job(lost).status == JobStatus.QUEUED, seconds=20)
+        wait_until(lambda: steps.job(lost).status == JobStatus.QUEUED, timeout_s=20)
         os.kill(own_valkey.pid, signal.SIGCONT)
         wait_until(lambda: {waiting, lost} <= set(messages(own_valkey.url, "render.tiny.normal")))
 
@@ -329,10 +333,3 @@ def messages(broker_url: str, queue: str) -> list[str]:
     with redis.Redis.from_url(broker_url, socket_timeout=5) as client:
         waiting = client.lrange(f"render:{queue}", 0, -1)
     return [json.loads(base64.b64decode(json.loads(raw)["body"]))[0][0] for raw in reversed(waiting)]
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.02)

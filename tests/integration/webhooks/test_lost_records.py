@@ -21,6 +21,7 @@ from tests import factories
 from tests.factories import SECRET
 from tests.integration.webhooks.sender_processes import running
 from tests.servers.site import Site, reply
+from tests.waiting import wait_for
 from worker.outbound import AddressPolicy, Client
 from worker.tasks import webhooks
 from worker.tasks.webhooks import DeliveryDesk, deliver
@@ -119,12 +120,12 @@ def test_a_sender_killed_after_the_answer_is_replaced_and_the_receiver_sees_the_
         delivery_id = session.scalars(select(WebhookDelivery.id)).one()
     with running("worker.scheduler", environment), running("worker.webhook_sender", environment) as first:
         senders.append(first)
-        _wait_until(lambda: first.poll() is not None)
+        wait_for(lambda: first.poll() is not None, timeout_s=40)
         assert first.returncode == -signal.SIGKILL
         assert _read(database, delivery_id)[1] == []
         with running("worker.webhook_sender", environment):
             _let_the_minute_pass(database)
-            _wait_until(lambda: _read(database, delivery_id)[0].status == DeliveryStatus.DELIVERED)
+            wait_for(lambda: _read(database, delivery_id)[0].status == DeliveryStatus.DELIVERED, timeout_s=40)
     (_, _, before, body), (_, _, after, same_body) = receiver.seen
     assert (before["webhook-id"], body) == (after["webhook-id"], same_body)
     assert int(after["webhook-timestamp"]) > int(before["webhook-timestamp"])
@@ -170,10 +171,3 @@ def _let_the_minute_pass(database: Database) -> None:
                 " dispatched_at = dispatched_at - interval '61 s'"
             )
         )
-
-
-def _wait_until(condition: Callable[[], bool], *, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.02)

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 import redis
@@ -15,6 +14,7 @@ from models.transitions import request_cancel
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from tests.integration.webhooks.sender_processes import running
 from tests.servers.site import Site, reply
+from tests.waiting import wait_for
 
 MakeJob = Callable[..., Job]
 MakeEndpoint = Callable[..., WebhookEndpoint]
@@ -36,7 +36,7 @@ def test_a_receiver_that_hangs_does_not_delay_the_others(
     for _ in range(6):
         _end(database, make_job(webhook_endpoint_id=working.id))
     with running("worker.scheduler", environment), running("worker.webhook_sender", environment):
-        _wait_until(lambda: _count(database, working, DeliveryStatus.DELIVERED) == 6, seconds=30)
+        wait_for(lambda: _count(database, working, DeliveryStatus.DELIVERED) == 6, timeout_s=30)
         assert _asked(receiver, "/hangs") == MAX_IN_FLIGHT_PER_ENDPOINT
         assert _count(database, hanging, DeliveryStatus.PENDING) == 12
     released.set()
@@ -54,10 +54,10 @@ def test_a_message_that_is_not_json_costs_nobody_else_their_delivery(
     endpoint = make_endpoint(url=receiver.url("/works"))
     with running("worker.webhook_sender", environment) as sender, redis.Redis.from_url(broker_url) as broker:
         broker.lpush("render:webhooks", "this is not JSON")
-        _wait_until(lambda: broker.llen("render:webhooks") == 0, seconds=20)
+        wait_for(lambda: broker.llen("render:webhooks") == 0, timeout_s=20)
         _end(database, make_job())
         with running("worker.scheduler", environment):
-            _wait_until(lambda: _count(database, endpoint, DeliveryStatus.DELIVERED) == 1, seconds=30)
+            wait_for(lambda: _count(database, endpoint, DeliveryStatus.DELIVERED) == 1, timeout_s=30)
         assert sender.poll() is None
         sender.send_signal(signal.SIGTERM)
         assert sender.wait(10) == 0
@@ -105,10 +105,3 @@ def _count(database: Database, endpoint: WebhookEndpoint, status: DeliveryStatus
 
 def _asked(receiver: Site, path: str) -> int:
     return len([seen for seen in receiver.seen if seen[1] == path])
-
-
-def _wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass in time"
-        time.sleep(0.05)

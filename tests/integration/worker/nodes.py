@@ -21,7 +21,8 @@ from models.job import Job, JobStatus
 from models.object_keys import upload_key
 from models.queues import BROKER_SETTINGS
 from models.worker_node import NodeState, WorkerNode
-from tests.unit.group.conftest import members_of, wait_for
+from tests.unit.group.conftest import members_of
+from tests.waiting import wait_for
 from worker.publisher import Publisher
 
 STAND_IN_NODE = "tests.integration.worker.stand_in_machine"

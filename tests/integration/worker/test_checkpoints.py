@@ -18,8 +18,8 @@ from models import transitions
 from models.job import Attempt, Job, JobStatus
 from models.object_keys import checkpoint_prefix
 from tests.integration.worker.nodes import Surroundings, write_picture
-from tests.unit.group.conftest import wait_for
 from tests.unit.group.test_renderer import LAUNCH
+from tests.waiting import wait_for
 from worker.fetching import InputPlaces
 from worker.group.errors import GroupFailed, RenderCanceled, RenderDrained
 from worker.group.messages import Draw

@@ -11,7 +11,7 @@ import pytest
 
 from models.job import Job, JobStatus
 from tests.integration.worker.nodes import REAL_NODE, NodeProcess, Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 SECONDS = 32.0
 BLOCKS_PER_PIECE = 20

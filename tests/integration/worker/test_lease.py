@@ -15,7 +15,7 @@ from models.job import Job, JobStatus, Phase
 from models.tenant import Tenant
 from models.transitions import CancelAnswer
 from tests import factories
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.tasks import lease as lease_module
 from worker.tasks.drain import Drain
 from worker.tasks.lease import CancelRequested, DrainRequested, Lease, LeaseLost, Standing

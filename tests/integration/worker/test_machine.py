@@ -18,7 +18,7 @@ from models import transitions
 from models.job import Attempt, Job, JobStatus
 from models.worker_node import NodeState, WorkerNode
 from tests.integration.worker.nodes import REAL_NODE, STAND_IN_NODE, NodeProcess, Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.mark.timeout(180)

@@ -12,7 +12,7 @@ import pytest
 from models.job import JobStatus
 from models.worker_node import NodeState
 from tests.integration.worker.nodes import STAND_IN_NODE, NodeProcess, Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 
 def test_a_configuration_that_can_never_run_is_refused_with_the_reason(around: Surroundings) -> None:

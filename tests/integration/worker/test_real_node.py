@@ -11,7 +11,7 @@ import pytest
 from models import transitions
 from models.job import JobStatus
 from tests.integration.worker.nodes import REAL_NODE, Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 
 @pytest.mark.timeout(300)  # three processes import torch, on whatever machine this is

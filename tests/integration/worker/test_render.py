@@ -17,7 +17,7 @@ from models.transitions import CancelAnswer
 from models.webhook import WebhookEvent
 from models.worker_node import NodeState
 from tests.integration.worker.nodes import REDIS_PREFIX, NodeProcess, Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 SLOW = "seconds=0.2"
 """A block takes a fifth of a second."""

@@ -10,7 +10,7 @@ from models import transitions
 from models.job import Attempt, AttemptOutcome, Job, JobStatus, Phase
 from models.transitions import CancelAnswer
 from tests.integration.worker.nodes import NodeProcess, Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 
 DRAWN_FOR_A_WHILE = "seconds=0.2"
 LONG_FILE = "file=30"

@@ -22,7 +22,7 @@ from models.job import Job, JobStatus
 from models.webhook import WebhookEvent
 from tests import factories
 from tests.integration.worker.nodes import Surroundings
-from tests.unit.group.conftest import wait_for
+from tests.waiting import wait_for
 from worker.fetching import InputPlaces
 from worker.group.errors import GroupFailed, GroupUnavailable, RenderCanceled
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, RenderResult, ShouldCancel

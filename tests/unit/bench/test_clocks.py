@@ -1,12 +1,12 @@
 """Clocks are read from a real process in the format of nvidia-smi, which ends with the measurement."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.waiting import wait_for
 from worker.bench.clocks import ClockSampler, parse
 
 ONE, OTHER = "GPU-11111111-2222-3333-4444-555555555555", "GPU-66666666-7777-8888-9999-000000000000"
@@ -68,10 +68,3 @@ def test_a_line_of_another_form_is_refused(line: str) -> None:
 def children() -> set[psutil.Process]:
     """Of the test process, which may have servers for other tests."""
     return set(psutil.Process().children())
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)

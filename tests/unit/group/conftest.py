@@ -1,6 +1,5 @@
 """Groups of stand-in ranks, and requests that steer them."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,15 +37,6 @@ def members_of(groups: tuple[int, ...]) -> list[psutil.Process]:
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
     return found
-
-
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> float:
-    """Seconds until the condition held; fails when it did not in time."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < timeout_s, "it did not happen in time"
-        time.sleep(0.02)  # many a condition asks the record
-    return time.monotonic() - started
 
 
 @pytest.fixture

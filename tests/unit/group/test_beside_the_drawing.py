@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.group.conftest import MakeNamed, ignore, members_of, never, stand_in_group, wait_for
+from tests.unit.group.conftest import MakeNamed, ignore, members_of, never, stand_in_group
+from tests.waiting import wait_for
 from worker.group.errors import GroupFailed, RenderCanceled, RenderInterrupted
 from worker.group.group import DrawnVideo, Group
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.group.conftest import ignore, members_of, never, stand_in_group, wait_for
+from tests.unit.group.conftest import ignore, members_of, never, stand_in_group
+from tests.waiting import wait_for
 from worker.group.errors import GroupFailed, GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
 from worker.group.group import Group
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.group.conftest import MakeNamed, ignore, members_of, never, stand_in_group, wait_for
+from tests.unit.group.conftest import MakeNamed, ignore, members_of, never, stand_in_group
+from tests.waiting import wait_for
 from worker.group.errors import (
     GroupFailed,
     GroupUnavailable,

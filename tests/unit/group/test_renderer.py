@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.integration.worker.nodes import write_tone
+from tests.waiting import wait_for
 from worker.group.errors import GroupRefused, RenderCanceled, RenderInterrupted, RenderRefused
 from worker.group.finishing import FileFinishing
 from worker.group.messages import Draw, Launch
@@ -206,7 +206,7 @@ def test_what_was_prepared_ahead_is_not_prepared_again(
 
     monkeypatch.setattr(Encoders, "encode", encode_and_look)
     renderer.prepare(request_)
-    _wait_for(lambda: threads == ["prepare test"])
+    wait_for(lambda: threads == ["prepare test"], timeout_s=20)
     assert _render(renderer, request_).frames == 16
     assert threads == ["prepare test"]
 
@@ -216,12 +216,12 @@ def test_what_was_prepared_and_is_forgotten_leaves_no_process_and_no_file(
 ) -> None:
     before = sorted(request_.video.parent.iterdir())
     renderer.prepare(request_)
-    _wait_for(lambda: len(_encoders()) == 1)
+    wait_for(lambda: len(_encoders()) == 1, timeout_s=20)
     renderer.forget(request_.name)
-    _wait_for(lambda: _encoders() == [])
+    wait_for(lambda: _encoders() == [], timeout_s=20)
     # whoever closes its files may not be done, and the next render writes to the same place
     at_work = {f"{what} {request_.name}" for what in ("prepare", "drop")}
-    _wait_for(lambda: not at_work & {thread.name for thread in threading.enumerate()})
+    wait_for(lambda: not at_work & {thread.name for thread in threading.enumerate()}, timeout_s=20)
     assert sorted(request_.video.parent.iterdir()) == before
     assert _render(renderer, request_).frames == 16
 
@@ -299,13 +299,6 @@ def _outcome_of(drawn: FileFinishing) -> object:
         return drawn.finish(on_progress=ignore)
     except RenderCanceled as error:
         return type(error)
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def ignore(_: object) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.integration.worker.nodes import write_tone
 from tests.unit.group.test_renderer import LAUNCH
+from tests.waiting import wait_for
 from worker.group.errors import RenderCanceled
 from worker.group.messages import Draw
 from worker.group.renderer import PipelineRenderer, open_pipeline
@@ -137,7 +138,7 @@ def break_off(renderer: PipelineRenderer, request: RenderRequest, *, at: int, pi
     def should_stop() -> bool:
         if done < at:
             return False
-        wait_for(lambda: finished_segments(segments.directory) == pieces)
+        wait_for(lambda: finished_segments(segments.directory) == pieces, timeout_s=20)
         return True
 
     with pytest.raises(RenderCanceled):
@@ -170,10 +171,3 @@ def render(
     )
     assert finishing is not None
     return finishing.finish(on_progress=on_progress)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.unit.group.conftest import members_of, wait_for
+from tests.unit.group.conftest import members_of
+from tests.waiting import wait_for
 from worker import consumer_process, signs_of_life
 from worker.consumer_process import ConsumerProcess
 from worker.processes import ending, kill_groups, start_child
