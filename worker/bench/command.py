@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -132,7 +133,7 @@ def bench(
         image=image,
         threads=threads or (None if on is Device.CUDA else max(1, (os.cpu_count() or 1) // (replicas * max(counts)))),
     )
-    report = run(plan, say=lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+    report = run(plan, say=partial(typer.echo, err=True))
     if json is not None:
         report.write(json)
     sys.stdout.write(text(report))

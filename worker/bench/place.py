@@ -13,6 +13,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -115,7 +116,7 @@ def _version(package: str) -> str | None:
 def _driver() -> str | None:
     """Of the kernel module, from where it says so itself."""
     try:
-        with open("/proc/driver/nvidia/version") as file:  # noqa: PTH123
+        with Path("/proc/driver/nvidia/version").open() as file:
             return file.readline().strip() or None
     except OSError:
         return None

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from worker.pipeline.config import VIDEO_FPS
 
@@ -69,7 +69,7 @@ def bucket(features_NTD: Tensor, *, batch_frames: int, fps: int = VIDEO_FPS, con
     offsets = np.arange(-context, context + 1) * int(BETWEEN_RATE / fps)
     index = torch.from_numpy(np.clip(inside[:, None] + offsets, 0, frames - 1)).to(features_NTD.device)
     picked_RND = features_NTD[:, index].flatten(2).transpose(0, 1)
-    return F.pad(picked_RND, (0, 0, 0, 0, 0, rows - len(inside)))
+    return functional.pad(picked_RND, (0, 0, 0, 0, 0, rows - len(inside)))
 
 
 class RowStream:

@@ -11,9 +11,9 @@ Shapes: C channels in, K out; T frames; kt frames of the kernel. Batch is 1.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanRMS_norm
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class FramewiseCausalConv(WanCausalConv3d):
@@ -35,9 +35,9 @@ class FramewiseCausalConv(WanCausalConv3d):
         zeros = [frames_TCHW.new_zeros(missing, *frames_TCHW.shape[1:])] if missing else []
         seen_TCHW = torch.cat((*zeros, *before, frames_TCHW))
         weight_KCHW = self.weight.transpose(1, 2).flatten(1, 2)  # channels of the earliest frame first
-        pad_width, _, pad_height, *_ = self._padding  # as diffusers keeps it for F.pad: the last axis first
+        pad_width, _, pad_height, *_ = self._padding  # as diffusers keeps it for `pad`: the last axis first
         made = [
-            F.conv2d(
+            functional.conv2d(
                 seen_TCHW[t : t + kernel_frames].flatten(0, 1)[None],
                 weight_KCHW,
                 self.bias,

@@ -10,6 +10,7 @@ import email.utils
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -63,13 +64,13 @@ def register(app: Celery, desk: DeliveryDesk) -> None:
 def deliver(desk: DeliveryDesk, delivery_id: str) -> None:
     """One try, if the delivery is due and nobody else has it; then, while it goes well, the endpoint's next ones."""
     started = time.monotonic()
-    claimed = _claim(desk, lambda session: claim_delivery(session, delivery_id), of=delivery_id)
+    claimed = _claim(desk, partial(claim_delivery, delivery_id=delivery_id), of=delivery_id)
     while claimed is not None:
         endpoint_id = claimed.endpoint_id
         status = _try(desk, claimed)
         if status is not DeliveryStatus.DELIVERED or time.monotonic() - started > IN_A_ROW_S:
             return
-        claimed = _claim(desk, lambda session: claim_next(session, endpoint_id), of=endpoint_id)  # noqa: B023 - at once
+        claimed = _claim(desk, partial(claim_next, endpoint_id=endpoint_id), of=endpoint_id)
 
 
 def _claim(

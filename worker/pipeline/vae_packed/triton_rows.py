@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton  # type: ignore[import-untyped,unused-ignore]
+import triton
 from torch import Tensor
 
 from worker.pipeline.dit.kernels import exact_dtype
