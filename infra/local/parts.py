@@ -141,7 +141,7 @@ def _command(command: str, around: Surroundings, environment: Mapping[str, str])
 
 
 def _api_is_ready(port: int) -> bool:
-    """Asked without `httpx`, which at each new client loads certificates for 20 ms, from cores that the parts need."""
+    """Without `httpx`, whose every new client loads certificates: 20 ms of a core on which the parts are starting."""
     with closing(HTTPConnection("127.0.0.1", port, timeout=ASK_TIMEOUT_S)) as connection:
         try:
             connection.request("GET", "/readyz")

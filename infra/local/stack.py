@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from infra.local.embedded import EmbeddedServer
 from infra.local.parts import Part, Surroundings, our_parts
 from infra.local.postgres import EmbeddedPostgres
 from infra.local.process import NotReadyError, PortTakenError, ServerDiedError
@@ -78,12 +79,13 @@ class Stack:
     def start(self) -> None:
         """Raises a `ServerError` that names the part and ends with the last lines of its log."""
         must_be_free(self.settings.api_port)
-        for directory in (self.logs, self.settings.directory / "work"):
+        home, durable = self.settings.directory, self.settings.durable
+        for directory in (self.logs, home / "work"):
             directory.mkdir(parents=True, exist_ok=True)
         if not self.database_url:
-            self._start_postgres()
+            self.database_url = self._started("Postgres", EmbeddedPostgres(home / "postgres", durable=durable))
         if not self.broker_url:
-            self._start_valkey()
+            self.broker_url = self._started("Valkey", EmbeddedValkey(home / "valkey", durable=durable))
         with self._on_step("tables and API key"):
             upgrade(self.database_url)
             self.api_key = local_api_key(self.database_url, keep_in=self.settings.secrets_directory)
@@ -106,19 +108,12 @@ class Stack:
             part.process.ask_to_stop()
         self._running.close()
 
-    def _start_postgres(self) -> None:
-        postgres = EmbeddedPostgres(self.settings.directory / "postgres", durable=self.settings.durable)
-        with self._on_step("Postgres"):
-            self._running.callback(postgres.stop)
-            postgres.start()
-        self.database_url = postgres.url
-
-    def _start_valkey(self) -> None:
-        valkey = EmbeddedValkey(self.settings.directory / "valkey", durable=self.settings.durable)
-        with self._on_step("Valkey"):
-            self._running.callback(valkey.stop)
-            valkey.start()
-        self.broker_url = valkey.url
+    def _started(self, name: str, server: EmbeddedServer) -> str:
+        """Its URL, until `stop`."""
+        with self._on_step(name):
+            self._running.callback(server.stop)
+            server.start()
+        return server.url
 
     def _start_our_parts(self) -> None:
         """All at once, since most of the time goes into imports; then wait for one after the other."""
