@@ -64,6 +64,7 @@ def submit(
     """Send a job. Prints its id; with --watch or --output, waits for it."""
     if (image is None) == (video is None):
         raise CommandError("give either --image or --video.", exit_code=ExitCode.USAGE)
+    _must_have_a_place(output)
     asked: dict[str, Any] = {
         "reference_time": reference_time,
         "prompt": prompt,
@@ -94,7 +95,7 @@ def submit(
             job = _watch(service, job.id)
             _must_have_succeeded(job)
         if output is not None:
-            service.download(job.id, variant="video", to=output)
+            _download(service, job.id, to=output)
     typer.echo(job.model_dump_json(indent=2) if as_json else str(output or job.id))
 
 
@@ -122,18 +123,20 @@ def jobs(
         return
     _print_table(page.data)
     if page.has_more:
-        typer.echo(f"more: realvideo jobs --after {page.next}")
+        typer.echo(f"more: the same command with --after {page.next}")
 
 
 def watch(job_id: JOB_ID, output: OUTPUT = None, as_json: JSON = False) -> None:
     """Follow a job with a progress bar until it has ended."""
+    _must_have_a_place(output)
     with _service() as service:
+        service.job(job_id)  # tells at once what `follow` would be patient with
         job = _watch(service, job_id)
         if as_json:
             typer.echo(job.model_dump_json(indent=2))
         _must_have_succeeded(job)
         if output is not None:
-            service.download(job_id, variant="video", to=output)
+            _download(service, job_id, to=output)
             typer.echo(str(output))
 
 
@@ -177,6 +180,21 @@ def _source(service: "Service", given: str) -> str:
         return service.upload(Path(given))
     except OSError as error:
         raise CommandError(f"{given} cannot be read: {error.strerror}.", exit_code=ExitCode.USAGE) from error
+
+
+def _must_have_a_place(output: Path | None) -> None:
+    """Asked before anything is sent, since the video may take hours."""
+    if output is not None and not output.parent.is_dir():
+        raise CommandError(f"there is no directory {output.parent} for --output.", exit_code=ExitCode.USAGE)
+
+
+def _download(service: "Service", job_id: str, *, to: Path) -> None:
+    try:
+        service.download(job_id, variant="video", to=to)
+    except OSError as error:
+        raise CommandError(
+            f"{to} cannot be written: {error.strerror}. The video is kept: `realvideo watch {job_id} -o …` saves it."
+        ) from error
 
 
 def _underscored(value: str | None) -> str | None:
@@ -225,13 +243,11 @@ def _size(job: "JobOut") -> str:
 
 
 def _print_table(rows: "list[JobOut]") -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    # an id is there to be copied into the next command, so it is whole on the narrowest terminal too
-    whole_id = Column("id", no_wrap=True, min_width=max((len(job.id) for job in rows), default=0))
-    status = Column("status", no_wrap=True)
-    table = Table(whole_id, status, "blocks", "created", "seconds", "size", "custom id", "error", box=None)
+    from cli.tables import print_table
+
+    table = Table("id", "status", "blocks", "created", "seconds", "size", "error", "custom id", box=None)
     for job in rows:
         done, total = job.progress.blocks_done, job.progress.blocks_total
         table.add_row(
@@ -241,7 +257,7 @@ def _print_table(rows: "list[JobOut]") -> None:
             f"{job.created_at:%Y-%m-%d %H:%M:%S}",
             f"{job.output.duration:.2f}" if job.output else "",
             _size(job),
-            job.custom_id or "",
             job.error.code if job.error else "",
+            job.custom_id or "",
         )
-    Console().print(table)
+    print_table(table)

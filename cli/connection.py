@@ -40,7 +40,11 @@ def find_connection() -> ServiceConnection:
     if settings.url is not None:
         if settings.api_key is None:
             raise NoConnectionError("REALVIDEO_URL is set, but REALVIDEO_API_KEY is not.")
-        return ServiceConnection(settings.url.rstrip("/"), settings.api_key.get_secret_value())
+        # a file that a secret is mounted from likes to end with a newline, which no header may hold
+        key = settings.api_key.get_secret_value().strip()
+        if not key.isascii() or not key.isprintable():
+            raise NoConnectionError("REALVIDEO_API_KEY is no API key: it holds letters that none has.")
+        return ServiceConnection(settings.url.rstrip("/"), key)
     local = running_connection(settings.state_directory)
     if local is None:
         raise NoConnectionError(

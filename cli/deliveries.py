@@ -27,19 +27,20 @@ def deliveries() -> typer.Typer:
 
 def endpoints(as_json: JSON = False) -> None:
     """List the webhook endpoints."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
+
+    from cli.tables import print_table
 
     with _service() as service:
         page = service.webhook_endpoints()
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
-    table = Table(Column("id", no_wrap=True), "state", "url", "events", box=None)
+    table = Table("id", "state", "url", "events", box=None)
     for one in page.data:
         state = "enabled" if one.enabled else f"disabled: {one.disabled_reason}"
         table.add_row(one.id, state, one.url, ", ".join(one.events) or "all")
-    Console().print(table)
+    print_table(table)
 
 
 def list_deliveries(
@@ -50,8 +51,9 @@ def list_deliveries(
     as_json: JSON = False,
 ) -> None:
     """List what was or will be sent to an endpoint, newest first."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
+
+    from cli.tables import print_table
 
     given = (("limit", str(limit)), ("status", status), ("after", after))
     with _service() as service:
@@ -59,15 +61,13 @@ def list_deliveries(
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
         return
-    table = Table(
-        Column("id", no_wrap=True), "status", "tries", "event", Column("job", no_wrap=True), "created", box=None
-    )
+    table = Table("id", "status", "tries", "event", "job", "created", box=None)
     for one in page.data:
         created = f"{one.created_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(one.id, one.status, str(one.tries), one.event_type, one.job_id, created)
-    Console().print(table)
+    print_table(table)
     if page.has_more:
-        typer.echo(f"more: realvideo deliveries list {endpoint} --after {page.next}")
+        typer.echo(f"more: the same command with --after {page.next}")
 
 
 def replay(
@@ -104,7 +104,8 @@ def _range(since: str | None, until: str | None, statuses: list[str] | None) -> 
     except ValidationError as error:
         first = error.errors()[0]
         option = {"statuses": "status"}.get(str(first["loc"][0]), str(first["loc"][0]))
-        raise CommandError(f"--{option}: {first['msg']}.", exit_code=ExitCode.USAGE) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise CommandError(f"--{option}: {reason}.", exit_code=ExitCode.USAGE) from error
 
 
 def _service() -> "Service":

@@ -55,10 +55,10 @@ def create(
 
 def list_keys(tenant: Annotated[str, typer.Option(help="Whose keys.")] = "default") -> None:
     """List a tenant's keys, revoked ones too. The secrets are not stored."""
-    from rich.console import Console
     from rich.table import Table
 
     from api.keys import list_keys
+    from cli.tables import print_table
 
     with transaction() as session:
         rows = list_keys(session, tenant_id=_known_tenant_id(session, tenant))
@@ -67,7 +67,7 @@ def list_keys(tenant: Annotated[str, typer.Option(help="Whose keys.")] = "defaul
         state = "revoked" if row.revoked_at else f"until {row.expires_at:%Y-%m-%d}" if row.expires_at else "valid"
         used = f"{row.last_used_at:%Y-%m-%d %H:%M}" if row.last_used_at else "never"
         table.add_row(row.id, row.name, " ".join(row.scopes), f"{row.created_at:%Y-%m-%d %H:%M}", used, state)
-    Console().print(table)
+    print_table(table)
 
 
 def revoke(

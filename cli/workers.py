@@ -20,10 +20,10 @@ def workers() -> typer.Typer:
 
 def list_workers() -> None:
     """List all nodes as they last reported themselves."""
-    from rich.console import Console
     from rich.table import Table
     from sqlalchemy import select
 
+    from cli.tables import print_table
     from models.worker_node import WorkerNode
 
     with transaction() as session:
@@ -34,7 +34,7 @@ def list_workers() -> None:
         table.add_row(
             row.name, row.state, row.preset, str(row.ranks), row.current_job_id or "", str(row.group_restarts), seen
         )
-    Console().print(table)
+    print_table(table)
 
 
 def drain(

@@ -8,14 +8,18 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
+from cli.client import PATIENCE_S
 from cli.errors import ExitCode
 from cli.main import main
+from cli.tables import print_table
 from worker.weights.manifest import FileRecord, Manifest
 
 HELP_S = 0.8
@@ -90,6 +94,8 @@ def test_render_takes_the_options_of_the_original_tool_with_their_defaults(realv
         (("render", "-a", "a.wav", "-i", "p.png", "--width", "481"), ExitCode.USAGE, "multiples of 16"),
         (("render", "-a", "a.wav", "-i", "p.png", "--fps", "0"), ExitCode.USAGE, "fps"),
         (("submit", "--audio", "a.wav"), ExitCode.USAGE, "--image or --video"),
+        (("submit", "-a", "a.wav", "-i", "p.png", "-o", "no/such/place.mp4"), ExitCode.USAGE, "no directory no/such"),
+        (("watch", "job_1", "-o", "no/such/place.mp4"), ExitCode.USAGE, "no directory no/such"),
         (("keys", "create"), ExitCode.UNREACHABLE, "DATABASE_URL"),
         (("migrate",), ExitCode.UNREACHABLE, "DATABASE_URL"),
         (("nonsense",), ExitCode.USAGE, "No such command"),
@@ -113,12 +119,32 @@ def test_no_service_is_told_with_what_to_start(realvideo: RunCommand, command: s
     assert "run.py up" in answered.stderr
 
 
-def test_a_service_that_is_away_is_told_by_its_address(realvideo: RunCommand) -> None:
+@pytest.mark.parametrize("command", ["jobs", "watch job_01ARZ3NDEKTSV4RRFFQ69G5FAV"])
+def test_a_service_that_is_away_is_told_by_its_address_at_once(realvideo: RunCommand, command: str) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    answered = realvideo("jobs", REALVIDEO_URL=url, REALVIDEO_API_KEY="rv_x")
+    began = time.monotonic()
+    answered = realvideo(*command.split(), REALVIDEO_URL=url, REALVIDEO_API_KEY="rv_x")
     assert answered.returncode == ExitCode.UNREACHABLE
     assert url in answered.stderr
     assert "Traceback" not in answered.stderr
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+@pytest.mark.parametrize("key", ["rv_é", "rv_a\nb"])
+def test_a_key_that_no_header_can_carry_is_a_sentence_without_it(realvideo: RunCommand, key: str) -> None:
+    answered = realvideo("jobs", REALVIDEO_URL=f"http://127.0.0.1:{closed_port()}", REALVIDEO_API_KEY=key)
+    assert answered.returncode == ExitCode.UNREACHABLE
+    assert answered.stderr == "realvideo: REALVIDEO_API_KEY is no API key: it holds letters that none has.\n"
+
+
+def test_a_table_has_whole_lines_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Table("id", "message", box=None)
+    table.add_row("job_1", "a sentence of several words " * 3)
+    print_table(table)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "job_1"]
 
 
 def test_a_service_without_its_settings_names_the_variable(realvideo: RunCommand) -> None:

@@ -1,0 +1,18 @@
+"""How the listing commands print a table. Knows the terminal; knows no column."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNBOUNDED = 10_000
+"""Columns: wider than any row."""
+
+
+def print_table(table: "Table") -> None:
+    """One whole line for each row, however narrow the terminal: ids are copied, lines are searched."""
+    from rich.console import Console
+
+    console = Console()
+    needed = console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
+    Console(width=max(console.width, needed)).print(table)
