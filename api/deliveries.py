@@ -13,7 +13,7 @@ from api.auth import WebhookKeeper
 from api.errors import ApiError, ErrorCode
 from api.idempotency import Created, IdempotencyKey, create_once, identify
 from api.openapi import IDEMPOTENT, JSON_BODY, problems
-from api.pagination import After, Limit, fetch_page, page_size
+from api.pagination import AfterDelivery, Limit, fetch_page, page_size
 from api.schemas import DeliveryId, EndpointId
 from api.services import InjectedServices
 from api.webhook_endpoints import own_endpoint
@@ -36,7 +36,7 @@ def list_deliveries(
     principal: WebhookKeeper,
     services: InjectedServices,
     limit: Limit = None,
-    after: After = None,
+    after: AfterDelivery = None,
     status: Annotated[DeliveryStatus | None, Query()] = None,
 ) -> DeliveryPage:
     """What was or will be sent to one endpoint."""
@@ -124,7 +124,7 @@ def replay_of_range(session: Session, endpoint_id: str, body: RangeToReplay, *, 
     """Raises ApiError `not_found`, `endpoint_disabled`."""
     if own_endpoint(session, endpoint_id, tenant_id=tenant_id).disabled_at is not None:
         raise ApiError(ErrorCode.endpoint_disabled)
-    wanted = ReplayRange(since=body.since, until=body.until, statuses=tuple(body.statuses))
+    wanted = ReplayRange(since=body.since, until=body.until, statuses=tuple(map(DeliveryStatus, body.statuses)))
     replayed = replay_range(
         session, endpoint_id, tenant_id=tenant_id, wanted=wanted, after=body.after, limit=MOST_AT_ONCE
     )

@@ -19,6 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from api.patterns import DEMANDS
+
 MEDIA_TYPE = "application/problem+json"
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,10 @@ class Problem(BaseModel):
 
 
 class ApiError(HTTPException):
-    """An error that a client is told. It is an HTTPException so that the framework lets it through from anywhere."""
+    """An error that a client is told; without a `detail` of its own, with what there is to do.
+
+    It is an HTTPException so that the framework lets it through from anywhere.
+    """
 
     def __init__(
         self,
@@ -106,7 +111,7 @@ class ApiError(HTTPException):
         errors: Sequence[FieldProblem] = (),
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(code.value.status, detail or code.value.title, headers=headers)
+        super().__init__(code.value.status, detail or f"{code.value.title}. {code.value.remedy}", headers=headers)
         self.code = code
         self.errors = tuple(errors)
 
@@ -153,7 +158,8 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(item["type"] == "json_invalid" for item in found):
         return _respond(request, ApiError(ErrorCode.malformed_json))
     if any(item["loc"][0] == "path" for item in found):
-        return _respond(request, ApiError(ErrorCode.not_found, "No id has this form."))
+        detail = "; ".join(f"{item['loc'][1]} {_message(item)}" for item in found if item["loc"][0] == "path")
+        return _respond(request, ApiError(ErrorCode.not_found, f"{detail}."))
     problems = [_field_problem(item) for item in found]
     detail = "; ".join(f"{problem.field or 'body'}: {problem.message}" for problem in problems[:3])
     return _respond(request, ApiError(ErrorCode.invalid_request, detail, errors=problems))
@@ -193,6 +199,13 @@ def _allowed_methods(request: Request) -> set[str]:
 
 def _field_problem(item: dict[str, Any]) -> FieldProblem:
     path = [str(part) for part in item["loc"][1:]]
-    return FieldProblem(
-        field=".".join(path), code=str(item["type"]), message=str(item["msg"]).removeprefix("Value error, ")
-    )
+    return FieldProblem(field=".".join(path), code=str(item["type"]), message=_message(item))
+
+
+def _message(item: dict[str, Any]) -> str:
+    """The framework's words, but where they would show a regular expression or name no remedy."""
+    if item["type"] == "string_pattern_mismatch":
+        return DEMANDS.get(item["ctx"]["pattern"], str(item["msg"]))
+    if tuple(item["loc"]) == ("body",) and item["type"] in ("missing", "model_attributes_type"):
+        return "must be a JSON object, sent with `Content-Type: application/json`"
+    return str(item["msg"]).removeprefix("Value error, ")

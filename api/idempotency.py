@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.errors import ApiError, ErrorCode
+from api.patterns import IDEMPOTENCY_KEY
 from models.database import Database
 from models.idempotency import IdempotentAnswer
 
@@ -28,7 +29,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=IDEMPOTENCY_KEY,
         description="Names this request. Repeated with the same body it gets the same answer and creates nothing.",
     ),
 ]

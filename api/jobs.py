@@ -23,8 +23,9 @@ from api.job_filters import JobFilter, jobs_of
 from api.job_inputs import check_input
 from api.job_view import view_jobs
 from api.openapi import IDEMPOTENT, JSON_BODY, problems
-from api.pagination import After, Limit, fetch_page, page_size
-from api.schemas import NO_NUL, BatchId, JobCreate, JobId, JobOut, JobPage, Moment
+from api.pagination import AfterJob, Limit, fetch_page, page_size
+from api.patterns import NO_NUL
+from api.schemas import BatchId, JobCreate, JobId, JobOut, JobPage, Moment
 from api.services import InjectedServices, Services
 from models.job import Job, JobStatus
 from models.transitions import CancelAnswer
@@ -92,7 +93,7 @@ def list_jobs(
     principal: JobsReader,
     services: InjectedServices,
     limit: Limit = None,
-    after: After = None,
+    after: AfterJob = None,
     status: Annotated[list[JobStatus], Query(description="any of these")] = [],  # noqa: B006 - copied by the framework
     batch_id: BatchId | None = None,
     custom_id: Annotated[str | None, Query(max_length=128, pattern=NO_NUL)] = None,

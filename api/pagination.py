@@ -9,14 +9,17 @@ from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from ulid import ULID
 
-from api.schemas import NO_NUL
+from api.patterns import NO_NUL
+from api.schemas import DeliveryId, EndpointId, JobId
 from api.settings import ApiSettings
 from models.ids import IdPrefix
 
 Limit = Annotated[int | None, Query(ge=1, le=100, description="how many; null: the installation's page size")]
-After = Annotated[
-    str | None, Query(min_length=1, max_length=255, pattern=NO_NUL, description="the `next` of the page before")
-]
+_OF_PAGE_BEFORE = "the `next` of the page before"
+AfterJob = Annotated[JobId | None, Query(description=_OF_PAGE_BEFORE)]
+AfterEndpoint = Annotated[EndpointId | None, Query(description=_OF_PAGE_BEFORE)]
+AfterDelivery = Annotated[DeliveryId | None, Query(description=_OF_PAGE_BEFORE)]
+AfterWorker = Annotated[str | None, Query(min_length=1, max_length=255, pattern=NO_NUL, description=_OF_PAGE_BEFORE)]
 
 Row = TypeVar("Row")
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from api.patterns import BATCH_ID, DELIVERY_ID, ENDPOINT_ID, JOB_ID, NO_NUL, SOURCE, UPLOAD_ID
 from models.job import AudioMode, JobStatus, LengthPolicy, Phase, SinkRotation, SizePolicy
 from models.queues import Priority
 
-_ULID = "[0-9A-HJKMNP-TV-Z]{26}"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 MAX_METADATA_PAIRS = 16
 MAX_SEED = 2**53 - 1  # exact in every JSON parser
@@ -28,20 +28,15 @@ def _only_rfc3339(value: object) -> object:
     return value
 
 
-# Postgres stores no NUL in text
-NO_NUL = r"^[^\x00]*$"
 Moment = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339)]
 Integer = Annotated[int, Field(strict=True)]
 Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-JobId = Annotated[str, StringConstraints(pattern=rf"^job_{_ULID}$")]
-BatchId = Annotated[str, StringConstraints(pattern=rf"^bat_{_ULID}$")]
-UploadId = Annotated[str, StringConstraints(pattern=rf"^upl_{_ULID}$")]
-EndpointId = Annotated[str, StringConstraints(pattern=rf"^we_{_ULID}$")]
-DeliveryId = Annotated[str, StringConstraints(pattern=rf"^dlv_{_ULID}$")]
-Source = Annotated[
-    str,
-    StringConstraints(max_length=2048, pattern=rf"^(upl_{_ULID}|s3://[^\x00-\x20]+|https?://[^\x00-\x20]+)$"),
-]
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID)]
+BatchId = Annotated[str, StringConstraints(pattern=BATCH_ID)]
+UploadId = Annotated[str, StringConstraints(pattern=UPLOAD_ID)]
+EndpointId = Annotated[str, StringConstraints(pattern=ENDPOINT_ID)]
+DeliveryId = Annotated[str, StringConstraints(pattern=DELIVERY_ID)]
+Source = Annotated[str, StringConstraints(max_length=2048, pattern=SOURCE)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=NO_NUL)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA_PAIRS)]

@@ -13,6 +13,7 @@ from api.auth import JobsReader, JobsWriter
 from api.errors import ApiError, ErrorCode, field_error
 from api.idempotency import Created, IdempotencyKey, create_once, identify
 from api.openapi import IDEMPOTENT, JSON_BODY, problems
+from api.patterns import FILE_NAME, MEDIA_TYPE
 from api.schemas import Answer, Integer, Moment, UploadId
 from api.schemas import Request as RequestBody
 from api.services import InjectedServices
@@ -27,12 +28,10 @@ router = APIRouter(tags=["uploads"])
 class UploadCreate(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"filename": "voice.wav", "content_type": "audio/wav"}]})
 
-    filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f/\\]+$")] = Field(
+    filename: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=FILE_NAME)] = Field(
         description="for people; decides nothing"
     )
-    content_type: Annotated[str, StringConstraints(max_length=127, pattern=r"^[a-zA-Z0-9.+-]+/[a-zA-Z0-9.+-]+$")] = (
-        "application/octet-stream"
-    )
+    content_type: Annotated[str, StringConstraints(max_length=127, pattern=MEDIA_TYPE)] = "application/octet-stream"
     bytes: Integer | None = Field(default=None, ge=1, description="if given, exactly so many are taken")
 
 

@@ -17,7 +17,7 @@ from api.auth import WebhookKeeper
 from api.errors import ApiError, ErrorCode, field_error
 from api.idempotency import Created, IdempotencyKey, create_once, identify
 from api.openapi import IDEMPOTENT, JSON_BODY, problems
-from api.pagination import After, Limit, fetch_page, page_size
+from api.pagination import AfterEndpoint, Limit, fetch_page, page_size
 from api.schemas import EndpointId
 from api.services import InjectedServices, Services
 from api.urls import complaint_about
@@ -69,7 +69,7 @@ def create_endpoint(
 
 @router.get("/v1/webhook-endpoints", response_model=EndpointPage, responses=problems(ErrorCode.invalid_request))
 def list_endpoints(
-    principal: WebhookKeeper, services: InjectedServices, limit: Limit = None, after: After = None
+    principal: WebhookKeeper, services: InjectedServices, limit: Limit = None, after: AfterEndpoint = None
 ) -> EndpointPage:
     """The tenant's endpoints, newest first; deleted ones are not among them."""
     query = select(WebhookEndpoint).where(

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
+from api.patterns import URL
 from api.schemas import Answer, DeliveryId, EndpointId, Moment, Page
 from api.schemas import Request as RequestBody
 from models.webhook import DeliveryStatus, EventType
 
-Url = Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^https?://[^\x00-\x20]+$")]
+Url = Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=URL)]
 Events = Annotated[list[EventType], Field(max_length=len(EventType))]
 
 
@@ -67,10 +68,16 @@ class RangeToReplay(RequestBody):
 
     since: Moment = Field(description="of events from this moment on")
     until: Moment | None = Field(default=None, description="and before this one; null: until now")
-    statuses: list[Literal[DeliveryStatus.DEAD, DeliveryStatus.DELIVERED]] = Field(
-        default=[DeliveryStatus.DEAD], min_length=1, max_length=2, description="delivered: received already, and lost"
+    statuses: list[Literal["dead", "delivered"]] = Field(
+        default=["dead"], min_length=1, max_length=2, description="delivered: received already, and lost"
     )
     after: DeliveryId | None = Field(default=None, description="the `next` of the answer before")
+
+    @model_validator(mode="after")
+    def _some_time(self) -> "RangeToReplay":
+        if self.until is not None and self.until <= self.since:
+            raise ValueError("until must be later than since")
+        return self
 
 
 class RangeReplayed(Answer):

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from api.auth import WorkersKeeper, WorkersReader
 from api.errors import ApiError, ErrorCode
 from api.openapi import problems
-from api.pagination import After, Limit, fetch_page, page_size
-from api.schemas import NO_NUL, Answer, Moment, Page
+from api.pagination import AfterWorker, Limit, fetch_page, page_size
+from api.patterns import NO_NUL
+from api.schemas import Answer, Moment, Page
 from api.services import InjectedServices
 from models.job import Job
 from models.worker_node import DrainAnswer, NodeState, WorkerNode, request_drain
@@ -53,7 +54,7 @@ class WorkerPage(Page[WorkerOut]):
 
 @router.get("/v1/workers", response_model=WorkerPage, responses=problems(ErrorCode.invalid_request))
 def list_workers(
-    principal: WorkersReader, services: InjectedServices, limit: Limit = None, after: After = None
+    principal: WorkersReader, services: InjectedServices, limit: Limit = None, after: AfterWorker = None
 ) -> WorkerPage:
     """Every node that this installation has heard of."""
     with services.database.transaction() as session:

@@ -103,8 +103,9 @@ def _range(since: str | None, until: str | None, statuses: list[str] | None) -> 
         return RangeToReplay.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        option = {"statuses": "status"}.get(str(first["loc"][0]), str(first["loc"][0]))
+        name = str(first["loc"][0]) if first["loc"] else "until"
         reason = first["msg"].removeprefix("Value error, ")
+        option = {"statuses": "status"}.get(name, name)
         raise CommandError(f"--{option}: {reason}.", exit_code=ExitCode.USAGE) from error
 
 

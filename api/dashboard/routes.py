@@ -28,7 +28,8 @@ from api.job_actions import cancel, retry
 from api.job_filters import JobFilter
 from api.job_view import Variant
 from api.keys import Scope, authenticate
-from api.schemas import NO_NUL, JobId
+from api.patterns import NO_NUL
+from api.schemas import JobId
 from api.services import InjectedServices, Services
 from models.job import JobStatus
 

@@ -1,5 +1,6 @@
 """Every error is a problem document, whoever finds it."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from api import workers
 from api.errors import ErrorCode
+from api.patterns import DEMANDS
 from infra.local.postgres import EmbeddedPostgres
 from tests.integration.api.running import BODY, RunningApi, api_settings, problem, running_api
 
@@ -34,6 +36,40 @@ def test_a_body_that_is_not_json_is_malformed(client: httpx.Client) -> None:
         assert problem(client.post("/v1/jobs", content=content, headers=as_json)) == (422, "invalid_request")
     form = client.post("/v1/jobs", data=BODY)
     assert problem(form) == (422, "invalid_request")
+    assert "Content-Type: application/json" in form.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({**BODY, "audio": "voice.wav"}, "audio: must be the id of an upload (upl_…), s3://bucket/key or an https URL"),
+        ({**BODY, "batch_id": "7"}, "batch_id: must be the id of a batch, such as bat_01ARZ3NDEKTSV4RRFFQ69G5FAV"),
+        ({**BODY, "prompt": "\0"}, "prompt: must not hold the character NUL"),
+    ],
+)
+def test_text_of_a_wrong_form_is_answered_in_words(client: httpx.Client, body: dict[str, str], said: str) -> None:
+    answer = client.post("/v1/jobs", json=body)
+    assert problem(answer) == (422, "invalid_request")
+    assert answer.json()["detail"] == said
+
+
+def test_every_pattern_of_the_description_has_words(client: httpx.Client) -> None:
+    description = client.get("/openapi.json").text
+    patterns = re.findall(r'"pattern":"((?:[^"\\]|\\.)*)"', description)
+    assert len(patterns) > 20
+    assert {json.loads(f'"{pattern}"') for pattern in patterns} <= DEMANDS.keys()
+
+
+def test_an_error_without_particulars_says_what_to_do(client: httpx.Client) -> None:
+    answer = client.get("/v1/jobs", headers={"Authorization": "Bearer rv_wrong"})
+    assert problem(answer) == (401, "invalid_api_key")
+    assert answer.json()["detail"] == "Not a valid API key. The key is unknown, revoked or expired: use another."
+
+
+def test_an_id_of_another_kind_is_not_found_and_says_so(client: httpx.Client) -> None:
+    answer = client.get("/v1/jobs/bat_01ARZ3NDEKTSV4RRFFQ69G5FAV")
+    assert problem(answer) == (404, "not_found")
+    assert answer.json()["detail"] == "job_id must be the id of a job, such as job_01ARZ3NDEKTSV4RRFFQ69G5FAV."
 
 
 def test_a_large_body_is_refused_announced_or_not(client: httpx.Client) -> None:

@@ -42,6 +42,11 @@ def test_pages_hold_each_job_once_newest_first_even_while_jobs_arrive(
     assert after is None
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/webhook-endpoints"])
+def test_a_page_after_what_is_no_id_is_refused(client: httpx.Client, path: str) -> None:
+    assert problem(client.get(path, params={"after": "2"})) == (422, "invalid_request")
+
+
 @pytest.mark.parametrize("limit", ["0", "101", "x", "-1"])
 def test_a_page_has_between_1_and_100_rows(client: httpx.Client, limit: str) -> None:
     assert problem(client.get("/v1/jobs", params={"limit": limit})) == (422, "invalid_request")

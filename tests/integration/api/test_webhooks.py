@@ -257,13 +257,15 @@ def test_a_replay_of_a_range_that_is_repeated_under_its_key_is_one_replay(
 @pytest.mark.parametrize(
     "body",
     [{}, {"since": "yesterday"}, {"since": "2026-03-01T00:00:00"}, {"since": "2026-03-01T00:00:00Z", "statuses": []},
-     {"since": "2026-03-01T00:00:00Z", "statuses": ["pending"]}, {"since": "2026-03-01T00:00:00Z", "after": "x"}],
+     {"since": "2026-03-01T00:00:00Z", "statuses": ["pending"]}, {"since": "2026-03-01T00:00:00Z", "after": "x"},
+     {"since": "2026-03-01T00:00:00Z", "until": "2026-02-01T00:00:00Z"}],
 )  # fmt: skip
 def test_a_range_that_is_none_is_refused(
     client: httpx.Client, make_endpoint: Callable[..., WebhookEndpoint], body: dict[str, object]
 ) -> None:
     answer = client.post(f"/v1/webhook-endpoints/{make_endpoint().id}/replay", json=body)
     assert problem(answer) == (422, "invalid_request")
+    assert "DeliveryStatus" not in answer.text
 
 
 def test_nothing_of_a_range_is_sent_again_to_a_disabled_endpoint(

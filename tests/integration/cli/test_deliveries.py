@@ -91,7 +91,8 @@ def test_a_range_is_sent_again_piece_by_piece(
 @pytest.mark.parametrize(
     "options",
     [(), ("--delivery", "dlv_1", "--since", "2026-03-01T12:00:00Z"), ("--since", "noon"),
-     ("--since", "2026-03-01T12:00:00Z", "--status", "pending"), ("--delivery", "dlv_1", "--status", "dead")],
+     ("--since", "2026-03-01T12:00:00Z", "--status", "pending"), ("--delivery", "dlv_1", "--status", "dead"),
+     ("--since", "2026-03-01T12:00:00Z", "--until", "2026-03-01T11:00:00Z")],
 )  # fmt: skip
 def test_wrong_options_are_said_before_anything_is_sent(realvideo: Run, options: tuple[str, ...]) -> None:
     code, said = realvideo("replay", "we_1", *options)
