@@ -13,6 +13,7 @@ from api.job_view import Variant, output_expires_at, output_link
 from api.openapi import problems
 from api.schemas import JobId
 from api.services import InjectedServices, Services
+from api.storage import Disposition
 from models.job import TERMINAL_STATUSES, JobStatus
 
 router = APIRouter(tags=["jobs"])
@@ -45,7 +46,14 @@ def read_content(
     return redirect_to_output(job_id, variant, services, tenant_id=principal.tenant_id)
 
 
-def redirect_to_output(job_id: str, variant: Variant, services: Services, *, tenant_id: str) -> Response:
+def redirect_to_output(
+    job_id: str,
+    variant: Variant,
+    services: Services,
+    *,
+    tenant_id: str,
+    disposition: Disposition = Disposition.INLINE,
+) -> Response:
     """Raises ApiError `not_found`, `variant_missing`, `job_not_finished`, `job_without_output` or `output_expired`."""
     with services.database.transaction() as session:
         job = own_job(session, job_id, tenant_id=tenant_id)
@@ -56,7 +64,7 @@ def redirect_to_output(job_id: str, variant: Variant, services: Services, *, ten
     expires_at = output_expires_at(job, services)
     if expires_at is not None and expires_at <= dt.datetime.now(dt.UTC):
         raise ApiError(ErrorCode.output_expired, f"It was kept until {expires_at:%Y-%m-%d %H:%M} UTC.")
-    url = output_link(job, variant, services)
+    url = output_link(job, variant, services, disposition=disposition)
     if url is None:
         raise ApiError(ErrorCode.variant_missing, f"The job has no {variant}.")
     return RedirectResponse(url, status_code=302, headers={"Cache-Control": "private, no-store"})

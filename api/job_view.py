@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api.estimates import Pace, current_pace, queue_positions
 from api.schemas import JobError, JobInput, JobMetrics, JobOut, JobOutput, Progress
 from api.services import Services
-from api.storage import Download
+from api.storage import Disposition, Download
 from models.job import TERMINAL_STATUSES, Job, JobStatus
 from models.output import OutputReport
 
@@ -51,7 +51,9 @@ def view_jobs(session: Session, jobs: Sequence[Job], services: Services) -> list
     return [_view(job, services, position=positions.get(job.id), pace=pace) for job in jobs]
 
 
-def output_link(job: Job, variant: Variant, services: Services) -> str | None:
+def output_link(
+    job: Job, variant: Variant, services: Services, *, disposition: Disposition = Disposition.INLINE
+) -> str | None:
     """A signed URL of one of the job's outputs; None when it has no such output."""
     key = {Variant.VIDEO: job.result_key, Variant.POSTER: job.poster_key, Variant.PREVIEW: job.preview_key}[variant]
     if key is None:
@@ -61,7 +63,7 @@ def output_link(job: Job, variant: Variant, services: Services) -> str | None:
     name = job.id if job.custom_id is None else f"{_file_name(job.custom_id)}-{job.id}"
     return services.storage.presign_get(
         key,
-        download=Download(filename=f"{name}.{extension}", content_type=content_type),
+        download=Download(filename=f"{name}.{extension}", content_type=content_type, disposition=disposition),
         lifetime=dt.timedelta(seconds=services.settings.output_url_lifetime_s),
     )
 

@@ -5,6 +5,7 @@ A bucket signs by itself (S3, signature v4). A local directory is served by this
 
 import datetime as dt
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
@@ -37,18 +38,26 @@ class PresignedPut:
     expires_at: dt.datetime
 
 
+class Disposition(StrEnum):
+    """What a browser does with a file that a link leads to."""
+
+    INLINE = "inline"  # plays it in place
+    ATTACHMENT = "attachment"  # saves it
+
+
 @dataclass(frozen=True)
 class Download:
     """How a browser shall treat an object: by which name to save it, as which type."""
 
     filename: str
     content_type: str
+    disposition: Disposition = Disposition.INLINE
 
     @property
-    def disposition(self) -> str:
-        """A Content-Disposition that plays in place and saves under the file name, whatever letters are in it."""
+    def content_disposition(self) -> str:
+        """The header; it saves under the file name, whatever letters are in it."""
         plain = "".join(c if c.isascii() and (c.isalnum() or c in "._- ") else "_" for c in self.filename)
-        return f"inline; filename=\"{plain}\"; filename*=UTF-8''{quote(self.filename, safe='')}"
+        return f"{self.disposition}; filename=\"{plain}\"; filename*=UTF-8''{quote(self.filename, safe='')}"
 
 
 class Storage(Protocol):
@@ -98,7 +107,7 @@ class LocalStorage:
     def presign_get(self, key: str, *, download: Download, lifetime: dt.timedelta) -> str:
         return self.signed_urls.get_url(
             key,
-            disposition=download.disposition,
+            disposition=download.content_disposition,
             content_type=download.content_type,
             expires_at=dt.datetime.now(dt.UTC) + lifetime,
         )
@@ -154,7 +163,7 @@ class S3Storage:
             {
                 "Bucket": self._bucket,
                 "Key": key,
-                "ResponseContentDisposition": download.disposition,
+                "ResponseContentDisposition": download.content_disposition,
                 "ResponseContentType": download.content_type,
             },
             ExpiresIn=int(lifetime.total_seconds()),

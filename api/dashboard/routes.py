@@ -31,6 +31,7 @@ from api.keys import Scope, authenticate
 from api.patterns import NO_NUL
 from api.schemas import JobId
 from api.services import InjectedServices, Services
+from api.storage import Disposition
 from models.job import JobStatus
 
 router = APIRouter(include_in_schema=False)
@@ -138,6 +139,18 @@ def retry_from_page(
 @router.get("/dashboard/jobs/{job_id}/content")
 def content(job_id: JobId, viewer: LoggedIn, services: InjectedServices, variant: Variant = Variant.VIDEO) -> Response:
     return redirect_to_output(job_id, variant, services, tenant_id=viewer.principal.tenant_id)
+
+
+@router.get("/dashboard/jobs/{job_id}/download")
+def download(job_id: JobId, viewer: LoggedIn, services: InjectedServices) -> Response:
+    """To the video by a link that says to save it: the page cannot, where the storage is of another origin."""
+    return redirect_to_output(
+        job_id,
+        Variant.VIDEO,
+        services,
+        tenant_id=viewer.principal.tenant_id,
+        disposition=Disposition.ATTACHMENT,
+    )
 
 
 @router.get("/dashboard/events")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
 
 from api.settings import ApiSettings
 from models.database import Database
 from models.job import Job, Phase
 from models.transitions import claim, hand_back, heartbeat
-from tests.integration.api.outputs import finish
+from models.webhook import WebhookEndpoint
+from tests.integration.api.outputs import VIDEO, finish
 from tests.integration.api.running import RunningApi, running_api
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -91,6 +92,24 @@ def test_a_job_is_canceled_and_retried_by_keyboard(page: Page, make_job: Callabl
     expect(page.locator("#rows tr").first).to_contain_text(f"retry of {job.id}")
 
 
+def test_a_video_is_downloaded_from_a_storage_of_another_origin(
+    browser: Browser, settings: ApiSettings, database: Database, make_key: Callable[..., str],
+    make_job: Callable[..., Job],
+) -> None:  # fmt: skip
+    elsewhere = settings.model_copy(update={"public_url": f"http://localhost:{settings.api_port}"})
+    with running_api(elsewhere) as api, browser.new_context() as context:
+        job = make_job(custom_id="lesson-9")
+        finish(database, api, job)
+        page = context.new_page()
+        _log_in(page, api, make_key())
+        with page.expect_download() as begun:
+            page.locator(f"#{job.id}").get_by_role("link", name="Download").click()
+        assert begun.value.suggested_filename == f"lesson-9-{job.id}.mp4"
+        assert Path(begun.value.path()).read_bytes() == VIDEO
+        assert page.url == f"{api.url}/"
+        context.close()  # before the server, which would wait for its connections
+
+
 def test_filters_work_and_nothing_is_wider_than_the_phone(
     page: Page, make_job: Callable[..., Job], make_key: Callable[..., str]
 ) -> None:
@@ -107,6 +126,24 @@ def test_filters_work_and_nothing_is_wider_than_the_phone(
     expect(page.locator("#rows tr")).to_have_count(1)
 
 
+def test_deliveries_use_the_whole_width_of_the_phone(
+    page: Page, make_endpoint: Callable[..., WebhookEndpoint], make_job: Callable[..., Job]
+) -> None:
+    make_endpoint(url="https://example.com/" + "x" * 200)
+    job = make_job()
+    expect(page.locator(f"#{job.id}")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(f"#{job.id} .badge")).to_have_text("canceled")
+    assert _box(page.get_by_role("button", name="Log out"))["height"] < 30
+
+    page.get_by_role("link", name="Webhooks").click()
+
+    row = page.locator("tbody tr")
+    expect(row).to_contain_text("job.canceled")
+    assert _box(row.locator(".name"))["x"] - _box(row)["x"] < 20
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_the_page_is_live_again_after_the_server_was_away(
     browser: Browser, settings: ApiSettings, make_key: Callable[..., str], make_job: Callable[..., Job]
 ) -> None:
@@ -120,6 +157,13 @@ def test_the_page_is_live_again_after_the_server_was_away(
             expect(page.locator(f"#{job.id}")).to_be_visible(timeout=15_000)
             expect(page.get_by_role("status")).to_have_text("live")
             context.close()  # before the server, which would wait for its connections
+
+
+def _box(element: Locator) -> FloatRect:
+    """Where it is on the page, in pixels."""
+    box = element.bounding_box()
+    assert box is not None
+    return box
 
 
 def _log_in(page: Page, api: RunningApi, key: str) -> None:
