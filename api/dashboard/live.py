@@ -23,7 +23,7 @@ MAX_NEW_ROWS = 20
 
 
 async def changed_rows(viewer: Viewer, services: Services, place: ListPlace) -> AsyncIterator[bytes]:
-    """Events named `rows`: at first every row of the page, then those that changed or came on top."""
+    """Events named `rows`: at first every row of the page, then those that changed, came on top or left the filter."""
     changes = services.changes
     clock = asyncio.get_running_loop().time
     page = LivePage(viewer, services, place)
@@ -60,7 +60,7 @@ class LivePage:
         self._counts: dict[JobStatus, int] = {}
 
     def look(self, changed: Collection[str]) -> bytes | None:
-        """The rows to replace or to put in, of those that changed; without ids, of all. None when there is nothing new.
+        """The rows to put in and to take out, of those that changed; without ids, of all. None when nothing is new.
 
         Raises ApiError when the key is not valid any more.
         """
@@ -69,17 +69,21 @@ class LivePage:
             jobs = self._changed(session, changed) if changed else self._whole_page(session)
             if jobs is None:
                 return None
+            kept = {job.id for job in jobs}
             news = [job for job in jobs if self._sent.get(job.id) != _version(job)]
+            gone = [job_id for job_id in changed or self._sent if job_id in self._sent and job_id not in kept]
             counts = count_by_status(session, tenant_id=self._tenant_id)
-            if not news and counts == self._counts:
+            if not news and not gone and counts == self._counts:
                 return None
             self._counts = counts
             self._sent |= {job.id: _version(job) for job in news}
+            for job_id in gone:
+                del self._sent[job_id]
             rows = [
                 {"id": row.job.id, "html": row_html(row, self._viewer)}
                 for row in rows_of(session, news, self._services)
             ]
-        return sse(event="rows", data=json.dumps({"rows": rows, "counts": counts}))
+        return sse(event="rows", data=json.dumps({"rows": rows, "gone": gone, "counts": counts}))
 
     def _whole_page(self, session: Session) -> list[Job]:
         jobs, _ = jobs_at(session, self._place, self._services, tenant_id=self._tenant_id)
@@ -97,9 +101,10 @@ class LivePage:
         return [*shown, *session.scalars(new.order_by(Job.id.desc()).limit(MAX_NEW_ROWS))]
 
     def _load(self, session: Session, job_ids: Collection[str]) -> list[Job]:
+        """Those that still pass the filter."""
         if not job_ids:
             return []
-        return list(session.scalars(select(Job).where(Job.tenant_id == self._tenant_id, Job.id.in_(job_ids))))
+        return list(session.scalars(jobs_of(self._tenant_id, self._place.wanted).where(Job.id.in_(job_ids))))
 
 
 def _version(job: Job) -> str:

@@ -29,6 +29,7 @@ function follow(address) {
   source.addEventListener("rows", (event) => {
     const news = JSON.parse(event.data);
     for (const row of news.rows) putRow(row.id, row.html);
+    for (const id of news.gone) takeRow(id);
     for (const [status, count] of Object.entries(news.counts)) {
       document.querySelector(`[data-count="${status}"]`).textContent = count;
     }
@@ -56,6 +57,15 @@ function putRow(id, html) {
     old.replaceWith(fresh);
     if (hadFocus) (fresh.querySelector("button, a") || document.getElementById("main")).focus();
   }
+}
+
+// It passes the filter no more.
+function takeRow(id) {
+  const row = document.getElementById(id);
+  if (!row || isPlaying(row)) return;
+  const hadFocus = row.contains(document.activeElement);
+  row.remove();
+  if (hadFocus) document.getElementById("main").focus();
 }
 
 function isPlaying(row) {

@@ -126,6 +126,28 @@ def test_filters_work_and_nothing_is_wider_than_the_phone(
     expect(page.locator("#rows tr")).to_have_count(1)
 
 
+def test_a_row_leaves_the_list_when_it_passes_the_filter_no_more(
+    page: Page, database: Database, make_job: Callable[..., Job]
+) -> None:
+    first, second = make_job(custom_id="lesson-1"), make_job(custom_id="lesson-2")
+    page.get_by_role("checkbox", name="queued").check()
+    expect(page.locator("#rows tr")).to_have_count(2)
+    expect(page.get_by_role("status")).to_have_text("live")
+
+    with database.transaction() as session:
+        claim(session, first.id, worker="w", preset="tiny")
+    expect(page.locator("#rows tr")).to_have_count(1)
+    page.get_by_role("button", name="Cancel lesson-2").focus()
+    page.keyboard.press("Enter")
+
+    expect(page.locator(f"#{second.id}")).to_have_count(0)
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#main")).to_be_focused()
+    with database.transaction() as session:
+        hand_back(session, first.id, attempt=1)
+    expect(page.locator(f"#{first.id} .badge")).to_have_text("queued")
+
+
 def test_deliveries_use_the_whole_width_of_the_phone(
     page: Page, make_endpoint: Callable[..., WebhookEndpoint], make_job: Callable[..., Job]
 ) -> None:
