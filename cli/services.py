@@ -49,6 +49,8 @@ def webhooks() -> None:
 
 def migrate() -> None:
     """Bring the tables of DATABASE_URL to this version. Harmless to repeat."""
+    from sqlalchemy.exc import ArgumentError, OperationalError
+
     from cli.connection import find_database_url
     from models.migrate import MigrationLockedError, upgrade
 
@@ -56,6 +58,9 @@ def migrate() -> None:
         upgrade(find_database_url())
     except MigrationLockedError as error:
         raise CommandError(str(error)) from error
+    except (ArgumentError, OperationalError) as error:
+        reason = str(error).splitlines()[0]
+        raise CommandError(f"the database cannot be used: {reason}", exit_code=ExitCode.UNREACHABLE) from error
 
 
 def create_bucket() -> None:
@@ -80,6 +85,13 @@ def _plain_settings_errors() -> Iterator[None]:
         yield
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}" for problem in error.errors()
+            ": ".join([*map(_variable, problem["loc"][:1]), problem["msg"].removeprefix("Value error, ")])
+            for problem in error.errors()
         )
         raise CommandError(f"the environment does not fit: {problems}", exit_code=ExitCode.USAGE) from error
+
+
+def _variable(setting: str | int) -> str:
+    """An alias is the variable's name already; the others have the prefix of all settings."""
+    name = str(setting)
+    return name if name.isupper() else f"REALVIDEO_{name.upper()}"

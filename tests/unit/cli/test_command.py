@@ -154,6 +154,29 @@ def test_a_service_without_its_settings_names_the_variable(realvideo: RunCommand
     assert "Traceback" not in answered.stderr
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"REALVIDEO_MAX_FPS": "many"}, "REALVIDEO_MAX_FPS: Input should be a valid integer"),
+        ({}, "does not fit: set exactly one of REALVIDEO_S3_BUCKET and REALVIDEO_STORAGE_DIRECTORY"),
+    ],
+)
+def test_a_wrong_setting_is_named_by_its_variable(
+    realvideo: RunCommand, environment: dict[str, str], said: str
+) -> None:
+    answered = realvideo("api", DATABASE_URL="postgresql://h/d", BROKER_URL="redis://h", **environment)
+    assert answered.returncode == ExitCode.USAGE
+    assert said in answered.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "keys list"])
+def test_a_database_that_is_away_is_a_sentence(realvideo: RunCommand, command: str) -> None:
+    answered = realvideo(*command.split(), DATABASE_URL=f"postgresql://x@127.0.0.1:{closed_port()}/y")
+    assert answered.returncode == ExitCode.UNREACHABLE
+    assert answered.stderr.startswith("realvideo: the database cannot be used: ")
+    assert len(answered.stderr.splitlines()) == 1
+
+
 def test_the_api_key_cannot_be_given_where_other_users_can_read_it(realvideo: RunCommand) -> None:
     for command in ("submit", "jobs", "watch", "cancel"):
         assert "key" not in re.findall(r"--[a-z-]+", realvideo(command, "--help").stdout)
