@@ -24,12 +24,14 @@ class Health(Answer):
 
 
 @router.get("/healthz", response_model=Health)
+@router.head("/healthz", include_in_schema=False)  # monitors ask so
 async def healthz() -> Health:
     """Alive: the process can answer. Says nothing of what it needs."""
     return Health()
 
 
 @router.get("/readyz", response_model=Health, responses=open_problems(ErrorCode.not_ready))
+@router.head("/readyz", include_in_schema=False)
 def readyz(services: InjectedServices) -> Health:
     """Ready: the database and the broker answer within two seconds. Otherwise `errors` names what is down."""
     asked = {

@@ -28,6 +28,13 @@ def test_health_and_readiness_need_no_key(api: RunningApi) -> None:
         assert client.get("/readyz").json() == {"status": "ok"}
 
 
+def test_monitors_may_ask_for_the_head_of_health_and_readiness_only(api: RunningApi) -> None:
+    with api.client() as client:
+        for path in ("/healthz", "/readyz"):
+            answer = client.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
+
+
 @pytest.mark.parametrize("state", ["down", "half open"])
 def test_jobs_are_accepted_at_once_without_a_broker(
     own_valkey: EmbeddedValkey, database_url: str, tmp_path: Path, make_key: Callable[..., str], state: str
