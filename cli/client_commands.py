@@ -88,7 +88,7 @@ def submit(
     sources = {name: source for name, source in given.items() if source is not None}
     # the options are checked before any file travels
     wanted = _job_create({**asked, **dict.fromkeys(sources, NOT_UPLOADED_YET)})
-    with _service() as service:
+    with connected_service() as service:
         uploaded = {name: _source(service, source) for name, source in sources.items()}
         job = service.create_job(wanted.model_copy(update=uploaded))
         if watch or output is not None:
@@ -116,7 +116,7 @@ def jobs(
     for name, value in (("q", text), ("batch_id", batch), ("custom_id", custom_id), ("after", after)):
         if value is not None:
             filters.append((name, value))
-    with _service() as service:
+    with connected_service() as service:
         page = service.jobs(filters)
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
@@ -129,7 +129,7 @@ def jobs(
 def watch(job_id: JOB_ID, output: OUTPUT = None, as_json: JSON = False) -> None:
     """Follow a job with a progress bar until it has ended."""
     _must_have_a_place(output)
-    with _service() as service:
+    with connected_service() as service:
         service.job(job_id)  # tells at once what `follow` would be patient with
         job = _watch(service, job_id)
         if as_json:
@@ -142,7 +142,7 @@ def watch(job_id: JOB_ID, output: OUTPUT = None, as_json: JSON = False) -> None:
 
 def cancel(job_id: JOB_ID, as_json: JSON = False) -> None:
     """Cancel a job: at once while it is queued, within about a block while it runs."""
-    with _service() as service:
+    with connected_service() as service:
         job = service.cancel(job_id)
     if as_json:
         typer.echo(job.model_dump_json(indent=2))
@@ -150,7 +150,8 @@ def cancel(job_id: JOB_ID, as_json: JSON = False) -> None:
         typer.echo("canceled" if job.status == "canceled" else "asked its worker to stop")
 
 
-def _service() -> "Service":
+def connected_service() -> "Service":
+    """The service that the environment names, or that this checkout runs. Raises `NoConnectionError`."""
     from cli.client import Service
     from cli.connection import find_connection
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.client_commands import AFTER, JSON, LIMIT
+from cli.client_commands import AFTER, JSON, LIMIT, connected_service
 from cli.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from api.webhook_shapes import RangeToReplay
-    from cli.client import Service
 
 ENDPOINT_ID = Annotated[str, typer.Argument(help="An endpoint, which `realvideo deliveries endpoints` lists: we_…")]
 
@@ -31,7 +30,7 @@ def endpoints(as_json: JSON = False) -> None:
 
     from cli.tables import print_table
 
-    with _service() as service:
+    with connected_service() as service:
         page = service.webhook_endpoints()
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
@@ -56,7 +55,7 @@ def list_deliveries(
     from cli.tables import print_table
 
     given = (("limit", str(limit)), ("status", status), ("after", after))
-    with _service() as service:
+    with connected_service() as service:
         page = service.deliveries(endpoint, [(name, value) for name, value in given if value is not None])
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
@@ -82,7 +81,7 @@ def replay(
     """Send events once more, under their ids: one delivery, or those of a range of time."""
     if (delivery is None) == (since is None) or (delivery is not None and (until or status)):
         raise CommandError("give either --delivery, or --since with --until and --status.", exit_code=ExitCode.USAGE)
-    with _service() as service:
+    with connected_service() as service:
         if delivery is not None:
             service.replay(endpoint, delivery)
             typer.echo("1 delivery will be sent again")
@@ -107,10 +106,3 @@ def _range(since: str | None, until: str | None, statuses: list[str] | None) -> 
         reason = first["msg"].removeprefix("Value error, ")
         option = {"statuses": "status"}.get(name, name)
         raise CommandError(f"--{option}: {reason}.", exit_code=ExitCode.USAGE) from error
-
-
-def _service() -> "Service":
-    from cli.client import Service
-    from cli.connection import find_connection
-
-    return Service(find_connection())
