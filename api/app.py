@@ -34,6 +34,7 @@ from api.queue import RenderQueue
 from api.services import Services
 from api.settings import ApiSettings
 from api.storage import LocalStorage, open_storage
+from api.strict_query import STRICT_QUERY
 from models import tables as _tables  # noqa: F401 - foreign keys need every table
 from models.database import Database, create_database_engine
 
@@ -54,10 +55,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for part in (
-        jobs, events, content, uploads, webhook_endpoints, deliveries, workers, health, metrics, local_storage,
-        reference, dashboard, webhooks_page,
-    ):  # fmt: skip
+    for described in (jobs, events, content, uploads, webhook_endpoints, deliveries, workers):
+        app.include_router(described.router, dependencies=[STRICT_QUERY])
+    for part in (health, metrics, local_storage, reference, dashboard, webhooks_page):
         app.include_router(part.router)
     app.mount("/static", dashboard.static_files(), name="static")
     errors.install(app)

@@ -53,6 +53,14 @@ def test_text_of_a_wrong_form_is_answered_in_words(client: httpx.Client, body: d
     assert answer.json()["detail"] == said
 
 
+def test_an_unknown_query_parameter_is_named_with_those_that_there_are(client: httpx.Client) -> None:
+    answer = client.get("/v1/jobs", params={"stauts": "failed", "limit": 2})
+    assert problem(answer) == (422, "invalid_request")
+    assert [one["field"] for one in answer.json()["errors"]] == ["stauts"]
+    assert "status" in answer.json()["detail"]
+    assert problem(client.post("/v1/jobs?wait=1", json=BODY)) == (422, "invalid_request")
+
+
 def test_every_pattern_of_the_description_has_words(client: httpx.Client) -> None:
     description = client.get("/openapi.json").text
     patterns = re.findall(r'"pattern":"((?:[^"\\]|\\.)*)"', description)
