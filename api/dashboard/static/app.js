@@ -24,7 +24,7 @@ function follow(address) {
   source.addEventListener("error", () => {
     showLive("off", "connecting…");
     // an error answer closes it for good, for instance while the database restarts
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, RECONNECT_MS, address);
+    if (source.readyState === EventSource.CLOSED) setTimeout(followAgain, RECONNECT_MS, address);
   });
   source.addEventListener("rows", (event) => {
     const news = JSON.parse(event.data);
@@ -36,6 +36,15 @@ function follow(address) {
     document.getElementById("empty").hidden = body.children.length > 0;
   });
   window.addEventListener("pagehide", () => source.close());
+}
+
+// A stream does not tell which error it was answered with. Whoever is logged out gets the form to log in.
+async function followAgain(address) {
+  const asking = new AbortController();
+  const answer = await fetch(address, { signal: asking.signal }).catch(() => null);
+  asking.abort();
+  if (answer !== null && answer.status === 401) location.reload();
+  else follow(address);
 }
 
 function showLive(state, text) {

@@ -8,10 +8,12 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
+from sqlalchemy import func, update
 
 from api.settings import ApiSettings
 from models.database import Database
 from models.job import Job, Phase
+from models.tenant import ApiKey
 from models.transitions import claim, hand_back, heartbeat
 from models.webhook import WebhookEndpoint
 from tests.integration.api.outputs import VIDEO, finish
@@ -179,6 +181,18 @@ def test_the_page_is_live_again_after_the_server_was_away(
             expect(page.locator(f"#{job.id}")).to_be_visible(timeout=15_000)
             expect(page.get_by_role("status")).to_have_text("live")
             context.close()  # before the server, which would wait for its connections
+
+
+def test_whose_key_is_revoked_sees_the_form_to_log_in_again(
+    browser: Browser, api: RunningApi, database: Database, make_key: Callable[..., str], make_job: Callable[..., Job]
+) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        _log_in(page, api, make_key())
+        with database.transaction() as session:
+            session.execute(update(ApiKey).values(revoked_at=func.now()))
+        make_job()  # the page hears of it, and of the key
+        expect(page.get_by_label("API key")).to_be_visible(timeout=15_000)
 
 
 def _box(element: Locator) -> FloatRect:
