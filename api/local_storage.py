@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from api.errors import ApiError, ErrorCode
 from api.local_urls import ExpiredError, Grant, InvalidSignatureError
@@ -94,7 +95,21 @@ def get_object(key: str, request: Request, services: InjectedServices) -> Respon
     if request.method == "HEAD":
         file.close()
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(_read(file, part), status_code=status, headers=headers)
+    return PartOfFile(file, part, status_code=status, headers=headers)
+
+
+class PartOfFile(StreamingResponse):
+    """Closes the file however it ends: a client may be gone before the first byte is read."""
+
+    def __init__(self, file: BinaryIO, part: ByteRange, *, status_code: int, headers: dict[str, str]) -> None:
+        super().__init__(_read(file, part), status_code=status_code, headers=headers)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def remove_stale_uploads(directory: Path, *, older_than: dt.timedelta) -> None:
