@@ -7,8 +7,10 @@ from fastapi import Depends, Request
 from api.errors import ApiError, ErrorCode, FieldProblem
 
 
-def _known_query(request: Request) -> None:
+async def _known_query(request: Request) -> None:
     """Raises ApiError naming every unknown parameter."""
+    if not request.query_params:
+        return
     operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
     known = sorted(one["name"] for one in operation.get("parameters", ()) if one["in"] == "query")
     unknown = sorted(set(request.query_params) - set(known))
