@@ -197,9 +197,8 @@ def _wanted_range(request: Request, *, etag: str, size: int) -> ByteRange | None
 
 
 def _read(file: BinaryIO, part: ByteRange) -> Iterator[bytes]:
-    with file:
-        file.seek(part.first)
-        left = part.length
-        while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
+    file.seek(part.first)
+    left = part.length
+    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+        left -= len(chunk)
+        yield chunk
