@@ -1,7 +1,7 @@
 """`realvideo jobs` and `watch` against a real API."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,51 +13,55 @@ from models.database import Database
 from models.job import Job
 from models.tenant import Tenant
 from tests.integration.api.outputs import VIDEO, finish
-from tests.integration.api.running import api_settings, running_api
+from tests.integration.api.running import RunningApi, api_settings, running_api
+
+
+@pytest.fixture
+def service(
+    database: Database, database_url: str, broker_url: str, tenant: Tenant, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[RunningApi]:  # fmt: skip
+    """Which the commands find, with a key that may read jobs."""
+    with database.transaction() as session:
+        key = create_key(session, tenant_id=tenant.id, name="test", scopes=[Scope.JOBS_READ]).token
+    with running_api(api_settings(database_url, broker_url, tmp_path / "storage")) as api:
+        monkeypatch.setenv("REALVIDEO_URL", api.url)
+        monkeypatch.setenv("REALVIDEO_API_KEY", f"{key}\n")  # as a mounted secret ends
+        yield api
 
 
 def test_a_video_that_cannot_be_written_is_a_sentence_with_the_way_to_it(
-    database: Database, database_url: str, broker_url: str, tenant: Tenant, make_job: Callable[..., Job],
+    service: RunningApi, database: Database, make_job: Callable[..., Job],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    with database.transaction() as session:
-        key = create_key(session, tenant_id=tenant.id, name="test", scopes=[Scope.JOBS_READ]).token
     job = make_job()
-    with running_api(api_settings(database_url, broker_url, tmp_path / "storage")) as api:
-        finish(database, api, job)
-        monkeypatch.setenv("REALVIDEO_URL", api.url)
-        monkeypatch.setenv("REALVIDEO_API_KEY", f"{key}\n")  # as a mounted secret ends
+    finish(database, service, job)
 
-        assert _run(monkeypatch, "watch", job.id, "-o", str(tmp_path / f"{'x' * 300}.mp4")) == ExitCode.FAILED
-        said = capsys.readouterr().err.replace("\n", " ")
-        assert "cannot be written: File name too long." in said
-        assert f"`realvideo watch {job.id} -o …` saves it" in said
+    assert _run(monkeypatch, "watch", job.id, "-o", str(tmp_path / f"{'x' * 300}.mp4")) == ExitCode.FAILED
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "cannot be written: File name too long." in said
+    assert f"`realvideo watch {job.id} -o …` saves it" in said
 
-        assert _run(monkeypatch, "watch", job.id, "-o", str(tmp_path / "out.mp4")) == ExitCode.OK
-        assert (tmp_path / "out.mp4").read_bytes() == VIDEO
+    assert _run(monkeypatch, "watch", job.id, "-o", str(tmp_path / "out.mp4")) == ExitCode.OK
+    assert (tmp_path / "out.mp4").read_bytes() == VIDEO
 
 
+@pytest.mark.usefixtures("service")
 def test_the_next_page_is_asked_for_with_the_same_filters(
-    database: Database, database_url: str, broker_url: str, tenant: Tenant, make_job: Callable[..., Job],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    with database.transaction() as session:
-        key = create_key(session, tenant_id=tenant.id, name="test", scopes=[Scope.JOBS_READ]).token
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, other, second = make_job(custom_id="a"), make_job(custom_id="b"), make_job(custom_id="a")
-    with running_api(api_settings(database_url, broker_url, tmp_path)) as api:
-        monkeypatch.setenv("REALVIDEO_URL", api.url)
-        monkeypatch.setenv("REALVIDEO_API_KEY", key)
-        command = ["jobs", "--custom-id", "a", "--limit", "1"]
+    command = ["jobs", "--custom-id", "a", "--limit", "1"]
 
-        assert _run(monkeypatch, *command) == ExitCode.OK
-        said = capsys.readouterr().out.splitlines()
-        assert second.id in said[-2]
-        assert said[-1] == f"more: the same command with --after {second.id}"
+    assert _run(monkeypatch, *command) == ExitCode.OK
+    said = capsys.readouterr().out.splitlines()
+    assert second.id in said[-2]
+    assert said[-1] == f"more: the same command with --after {second.id}"
 
-        assert _run(monkeypatch, *command, *said[-1].split()[-2:]) == ExitCode.OK
-        said = capsys.readouterr().out.splitlines()
-        assert first.id in said[-1]
-        assert other.id not in said[-1]
+    assert _run(monkeypatch, *command, *said[-1].split()[-2:]) == ExitCode.OK
+    said = capsys.readouterr().out.splitlines()
+    assert first.id in said[-1]
+    assert other.id not in said[-1]
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
