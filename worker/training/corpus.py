@@ -1,6 +1,6 @@
 """`python -m worker.training.corpus`: speaks a corpus with espeak-ng and writes it to one file.
 
-Knows the options. An hour of speech takes about 25 seconds of one processor to speak, and 38 MB.
+Knows the options. An hour of speech takes about 25 seconds of one processor to speak, and 40 MB.
 """
 
 from __future__ import annotations

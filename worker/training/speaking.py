@@ -41,7 +41,7 @@ SCENE_S = 120.0
 """What is spoken in one go; a corpus has many of these, which different processes can speak."""
 
 
-def speak_scene(cast: Cast, number: int, *, seconds: float = SCENE_S, seed: int) -> list[Utterance]:
+def speak_scene(cast: Cast, number: int, *, seconds: float, seed: int) -> list[Utterance]:
     """One part of a corpus; others have other words and other voices. Raises `EspeakUnusable`."""
     return list(speak(cast, seconds=seconds, seed=(seed, number)))
 
