@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.errors import CommandError, ExitCode
+from cli.errors import CommandError, ExitCode, reason_of
 
 if TYPE_CHECKING:
     from api.schemas import JobCreate, JobOut
@@ -169,8 +169,7 @@ def _job_create(asked: dict[str, Any]) -> "JobCreate":
     except ValidationError as error:
         first = error.errors()[0]
         name = "/".join(map(str, first["loc"])) or "options"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise CommandError(f"{name}: {reason}.", exit_code=ExitCode.USAGE) from error
+        raise CommandError(f"{name}: {reason_of(first)}.", exit_code=ExitCode.USAGE) from error
 
 
 def _source(service: "Service", given: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.client_commands import AFTER, JSON, LIMIT, connected_service
-from cli.errors import CommandError, ExitCode
+from cli.errors import CommandError, ExitCode, reason_of
 
 if TYPE_CHECKING:
     from api.webhook_shapes import RangeToReplay
@@ -103,6 +103,5 @@ def _range(since: str | None, until: str | None, statuses: list[str] | None) -> 
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "until"
-        reason = first["msg"].removeprefix("Value error, ")
         option = {"statuses": "status"}.get(name, name)
-        raise CommandError(f"--{option}: {reason}.", exit_code=ExitCode.USAGE) from error
+        raise CommandError(f"--{option}: {reason_of(first)}.", exit_code=ExitCode.USAGE) from error

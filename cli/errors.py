@@ -1,6 +1,10 @@
 """How a command ends when it does not end well: one plain sentence and an exit code."""
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class ExitCode(IntEnum):
@@ -20,3 +24,8 @@ class CommandError(Exception):
     def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def reason_of(problem: "ErrorDetails") -> str:
+    """What pydantic says, without what it puts in front of the words of our own checks."""
+    return problem["msg"].removeprefix("Value error, ")

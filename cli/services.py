@@ -6,7 +6,7 @@ Knows the entry point of each part; each reads its own settings from the environ
 import contextlib
 from collections.abc import Iterator
 
-from cli.errors import CommandError, ExitCode
+from cli.errors import CommandError, ExitCode, reason_of
 
 
 def api() -> None:
@@ -85,8 +85,7 @@ def _plain_settings_errors() -> Iterator[None]:
         yield
     except ValidationError as error:
         problems = "; ".join(
-            ": ".join([*map(_variable, problem["loc"][:1]), problem["msg"].removeprefix("Value error, ")])
-            for problem in error.errors()
+            ": ".join([*map(_variable, problem["loc"][:1]), reason_of(problem)]) for problem in error.errors()
         )
         raise CommandError(f"the environment does not fit: {problems}", exit_code=ExitCode.USAGE) from error
 
