@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
 from torch import Tensor
 
 from worker.pipeline.config import VAEConfig
@@ -42,7 +42,11 @@ _AT_ONCE = 32
 
 
 def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
-    """With weights drawn by torch's generator; otherwise as `VideoAutoencoder` builds it."""
+    """With weights drawn by torch's generator; otherwise as `VideoAutoencoder` builds it.
+
+    It begins without a memory: the frames of a latent frame are all made from the last of them, wherever in the video
+    they are. So what it learned from pictures holds for clips at once, and it learns of time from there.
+    """
     network: AutoencoderKLWan = AutoencoderKLWan(
         base_dim=config.base_dim,
         z_dim=config.z_dim,
@@ -54,8 +58,21 @@ def new_autoencoder(config: VAEConfig) -> AutoencoderKLWan:
         for parameter in network.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(_GAIN)
+        for layer in network.modules():
+            if isinstance(layer, WanCausalConv3d):
+                _forget(layer)
         cast(Tensor, network.quant_conv.bias)[config.z_dim :] -= _FIRST_CERTAINTY
     return network
+
+
+def _forget(layer: WanCausalConv3d) -> None:
+    """No weight for frames that are past. What only halves or doubles the number of frames begins as their choice."""
+    frames, rows, _ = layer.kernel_size
+    if frames > 1:
+        layer.weight[:, :, :-1] = 0
+    if frames > rows:  # time alone: no picture ever passes here
+        cast(Tensor, layer.bias).zero_()
+        layer.weight[:, :, -1, 0, 0] = torch.eye(layer.in_channels).repeat(layer.out_channels // layer.in_channels, 1)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,19 @@ def test_the_posterior_begins_certain_of_itself() -> None:
     assert posterior.std.mean() < 0.5 * posterior.mean.std()
 
 
+def test_a_clip_begins_as_its_pictures_wherever_they_are_in_it() -> None:
+    torch.manual_seed(3)
+    network = new_autoencoder(AVATAR.vae).eval()
+    clip = torch.rand(1, 3, 13, 32, 32) * 2 - 1
+    with torch.no_grad():
+        made = network.decode(network.encode(clip).latent_dist.mode()).sample
+        for last in (0, 4, 8, 12):
+            alone = network.decode(network.encode(clip[:, :, last : last + 1]).latent_dist.mode()).sample
+            assert alone.std() > 0.05
+            for frame in range(max(0, last - 3), last + 1):
+                assert torch.allclose(made[:, :, frame], alone[:, :, 0], atol=1e-4)
+
+
 def test_views_come_in_their_order_and_the_last_one_stays() -> None:
     plan = replace(
         TINY,
