@@ -132,17 +132,7 @@ def _output(job: Job, services: Services) -> JobOutput | None:
     url = output_link(job, Variant.VIDEO, services)
     if job.status != JobStatus.SUCCEEDED or job.output is None or url is None:
         return None
-    report = OutputReport.model_validate(job.output)
-    return JobOutput(
-        url=url,
-        duration=report.duration_s,
-        frames=report.frames,
-        fps=report.fps,
-        width=report.width,
-        height=report.height,
-        bytes=report.size_bytes,
-        sha256=report.sha256,
-    )
+    return JobOutput(url=url, **OutputReport.model_validate(job.output).as_published())
 
 
 def _version(out: JobOut, services: Services) -> str:

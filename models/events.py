@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from models.ids import IdPrefix, new_id
 from models.job import Job, JobStatus
+from models.output import OutputReport
 from models.webhook import EventType, WebhookDelivery, WebhookEndpoint, WebhookEvent
 
 EVENT_OF = {
@@ -67,5 +68,5 @@ def _event_data(job: Job) -> dict[str, object]:
         "custom_id": job.custom_id,
         "metadata": job.labels,
         "error": None if job.error_code is None else {"code": job.error_code, "message": job.error_message},
-        "output": job.output,
+        "output": None if job.output is None else OutputReport.model_validate(job.output).as_published(),
     }

@@ -1,5 +1,7 @@
 """What was measured of a finished video, as it is stored with its job."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -22,3 +24,15 @@ class OutputReport(BaseModel):
     source_duration_s: float
     loudness_lufs: float | None  # None: too short or too quiet to measure
     source_loudness_lufs: float | None
+
+    def as_published(self) -> dict[str, Any]:
+        """What clients are told of it, by the API and in webhooks, under the names that both have for it."""
+        return {
+            "duration": self.duration_s,
+            "frames": self.frames,
+            "fps": self.fps,
+            "width": self.width,
+            "height": self.height,
+            "bytes": self.size_bytes,
+            "sha256": self.sha256,
+        }

@@ -86,7 +86,10 @@ def test_success_stores_the_output_and_writes_the_event(
     assert body["data"]["id"] == job_id
     assert body["data"]["status"] == "succeeded"
     assert body["data"]["metadata"] == {"show": "7"}
-    assert body["data"]["output"]["frames"] == OUTPUT.frames
+    assert body["data"]["output"] == {
+        "duration": OUTPUT.duration_s, "frames": OUTPUT.frames, "fps": OUTPUT.fps, "width": OUTPUT.width,
+        "height": OUTPUT.height, "bytes": OUTPUT.size_bytes, "sha256": OUTPUT.sha256,
+    }  # fmt: skip
     (delivery,) = steps.deliveries(job_id)
     assert (delivery.endpoint_id, delivery.status, delivery.tries) == (endpoint.id, DeliveryStatus.PENDING, 0)
 
