@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from api import (
+    attempts,
     content,
     deliveries,
     errors,
@@ -55,7 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    for described in (jobs, events, content, uploads, webhook_endpoints, deliveries, workers):
+    for described in (jobs, attempts, events, content, uploads, webhook_endpoints, deliveries, workers):
         app.include_router(described.router, dependencies=[STRICT_QUERY])
     for part in (health, metrics, local_storage, reference, dashboard, webhooks_page):
         app.include_router(part.router)

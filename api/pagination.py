@@ -19,9 +19,11 @@ _OF_PAGE_BEFORE = "the `next` of the page before"
 AfterJob = Annotated[JobId | None, Query(description=_OF_PAGE_BEFORE)]
 AfterEndpoint = Annotated[EndpointId | None, Query(description=_OF_PAGE_BEFORE)]
 AfterDelivery = Annotated[DeliveryId | None, Query(description=_OF_PAGE_BEFORE)]
+AfterAttempt = Annotated[int | None, Query(ge=1, le=2**31 - 1, description=_OF_PAGE_BEFORE)]
 AfterWorker = Annotated[str | None, Query(min_length=1, max_length=255, pattern=NO_NUL, description=_OF_PAGE_BEFORE)]
 
 Row = TypeVar("Row")
+Key = TypeVar("Key", str, int)
 
 # ids carry the clock of the process that made them, created_at the database's
 CLOCK_SKEW_S = 300
@@ -31,7 +33,7 @@ MAX_ULID_MS = 2**48 - 1
 
 
 def fetch_page(
-    session: Session, query: Select[Row], key: InstrumentedAttribute[str], *, after: str | None, limit: int
+    session: Session, query: Select[Row], key: InstrumentedAttribute[Key], *, after: Key | None, limit: int
 ) -> tuple[Sequence[Row], bool]:
     """The rows after the cursor, by falling key, and whether more follow."""
     if after is not None:
