@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Annotated, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Header, Response
@@ -69,33 +70,53 @@ async def job_events(
 ) -> Response:
     """Follow a job until it ends."""
 
-    def look() -> SeenJob:
+    def look() -> Telling:
         with services.database.transaction() as session:
             check_still_valid(session, principal)
-            return see_job(session, job_id, services, tenant_id=principal.tenant_id)
+            seen = see_job(session, job_id, services, tenant_id=principal.tenant_id)
+        return Telling(moment=moment_of(seen), event=job_event(seen), is_last=not seen.is_active)
 
-    seen = await run_in_threadpool(look)
-    if not seen.is_active and last_event_id == _event_id(seen):
+    return await stream_of(job_id, look, services, last_event_id=last_event_id)
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What one look at a job has to tell."""
+
+    moment: str
+    """The id of the event: the same as long as there is nothing new to tell."""
+    event: bytes
+    is_last: bool
+
+
+async def stream_of(
+    job_id: str, look: Callable[[], Telling], services: Services, *, last_event_id: str | None
+) -> Response:
+    """A stream of what `look` has to tell of a job, until the last of it. Raises what `look` raises at first."""
+    first = await run_in_threadpool(look)
+    if first.is_last and last_event_id == first.moment:
         return Response(status_code=204)
-    return StreamingResponse(_stream(seen, look, services), media_type="text/event-stream", headers=STREAM_HEADERS)
+    return StreamingResponse(
+        _tell(job_id, first, look, services), media_type="text/event-stream", headers=STREAM_HEADERS
+    )
 
 
-async def _stream(seen: SeenJob, look: Callable[[], SeenJob], services: Services) -> AsyncIterator[bytes]:
+async def _tell(job_id: str, told: Telling, look: Callable[[], Telling], services: Services) -> AsyncIterator[bytes]:
     changes = services.changes
     clock = asyncio.get_running_loop().time
-    with changes.subscribe(seen.out.id) as subscription:
-        yield job_event(seen)
+    with changes.subscribe(job_id) as subscription:
+        yield told.event
         heartbeat_at = clock() + HEARTBEAT_S
         pause = 0.0  # at first: it may have changed before the subscription began
-        while seen.is_active and not changes.is_closing:
+        while not told.is_last and not changes.is_closing:
             await subscription.wait(timeout_s=pause)
             try:
                 latest = await look_again(look)
             except ApiError:
                 return  # the key was revoked, or the job deleted
-            if latest is not None and _event_id(latest) != _event_id(seen):
-                seen = latest
-                yield job_event(seen)
+            if latest is not None and latest.moment != told.moment:
+                told = latest
+                yield told.event
                 heartbeat_at = clock() + HEARTBEAT_S
             elif clock() >= heartbeat_at:
                 yield HEARTBEAT
@@ -113,7 +134,7 @@ async def look_again(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 def job_event(seen: SeenJob) -> bytes:
-    return sse(event="job", data=json.dumps(seen.out.model_dump(mode="json")), event_id=_event_id(seen))
+    return sse(event="job", data=json.dumps(seen.out.model_dump(mode="json")), event_id=moment_of(seen))
 
 
 def sse(*, event: str, data: str, event_id: str | None = None) -> bytes:
@@ -122,7 +143,7 @@ def sse(*, event: str, data: str, event_id: str | None = None) -> bytes:
     return f"{identified}event: {event}\ndata: {data}\n\n".encode()
 
 
-def _event_id(seen: SeenJob) -> str:
+def moment_of(seen: SeenJob) -> str:
     """The same as long as there is nothing new to tell: a place further up the queue alone is not worth an event."""
     job = seen.out
     canceling = "-canceling" if job.cancel_requested_at is not None else ""

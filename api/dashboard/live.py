@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.auth import check_still_valid
-from api.dashboard.pages import JobRow, ListPlace, row_html
+from api.dashboard.pages import JobRow, ListPlace, fragment
 from api.dashboard.session import Viewer
 from api.errors import ApiError
 from api.events import HEARTBEAT, HEARTBEAT_S, look_again, sse
@@ -80,7 +80,7 @@ class LivePage:
             for job_id in gone:
                 del self._sent[job_id]
             rows = [
-                {"id": row.job.id, "html": row_html(row, self._viewer)}
+                {"id": row.job.id, "html": fragment("row.html", row=row, viewer=self._viewer)}
                 for row in rows_of(session, news, self._services)
             ]
         return sse(event="rows", data=json.dumps({"rows": rows, "gone": gone, "counts": counts}))

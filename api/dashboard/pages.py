@@ -61,6 +61,11 @@ class JobRow:
         return self.job.status in RETRYABLE
 
     @property
+    def title(self) -> str:
+        """What a person calls the job, or what it is about."""
+        return self.job.custom_id or self.job.metadata.get("title") or self.job.input.prompt
+
+    @property
     def label(self) -> str:
         """The status in a word, as a person sees it."""
         if self.is_active and self.job.cancel_requested_at is not None:
@@ -68,8 +73,11 @@ class JobRow:
         return self.job.phase or self.job.status
 
 
-def login_page(services: Services, *, nonce: str, error: str | None, status: int = 200) -> HTMLResponse:
-    html = _templates().get_template("login.html").render(nonce=nonce, error=error)
+def login_page(
+    services: Services, *, nonce: str, error: str | None, then: str | None, status: int = 200
+) -> HTMLResponse:
+    """`then` is the page that was asked for."""
+    html = _templates().get_template("login.html").render(nonce=nonce, error=error, then=then)
     return _page(html, services, status=status)
 
 
@@ -99,8 +107,9 @@ def jobs_page(
     return _page(html, services)
 
 
-def row_html(row: JobRow, viewer: Viewer) -> str:
-    return _templates().get_template("row.html").render(row=row, viewer=viewer)
+def fragment(template: str, **values: object) -> str:
+    """HTML for a part of a page."""
+    return _templates().get_template(template).render(**values)
 
 
 def render(template: str, services: Services, **values: object) -> HTMLResponse:

@@ -1,5 +1,6 @@
 """The dashboard's addresses: login, the list of jobs, cancel and retry. Knows forms and cookies; renders nothing."""
 
+import re
 from collections.abc import Callable
 from secrets import token_hex
 from typing import Annotated
@@ -33,6 +34,9 @@ from api.schemas import JobId
 from api.services import InjectedServices, Services
 from api.storage import Disposition
 from models.job import JobStatus
+
+_OWN_PAGE = re.compile(r"/dashboard/[\w/]+", re.ASCII)
+"""Where a form may lead to, besides the list."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -73,7 +77,7 @@ def index(
     notice: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     if viewer is None:
-        return _show_login(services, error=None)
+        return show_login(services)
     tenant_id = viewer.principal.tenant_id
     with services.database.transaction() as session:
         jobs, has_more = jobs_at(session, place, services, tenant_id=tenant_id)
@@ -86,21 +90,24 @@ def index(
         counts=counts,
         place=place,
         next_after=jobs[-1].id if has_more else None,
-        notice=_title_of(notice),
+        notice=title_of(notice),
     )
 
 
 @router.post("/login")
 def login(request: Request, services: InjectedServices, form: Form) -> Response:
+    then = form.get("then", "")
+    if not _OWN_PAGE.fullmatch(then):
+        then = "/"
     if not check_login(request, form.get("nonce", ""), services):
-        return _show_login(services, error="The form was open for too long. Try again.", status=403)
+        return show_login(services, then=then, error="The form was open for too long. Try again.", status=403)
     with services.database.transaction() as session:
         principal = authenticate(session, form.get("key", "").strip())
     if principal is None:
-        return _show_login(services, error="This key is unknown, revoked or expired.", status=401)
+        return show_login(services, then=then, error="This key is unknown, revoked or expired.", status=401)
     if not principal.may(Scope.JOBS_READ):
-        return _show_login(services, error=f"This key has no scope {Scope.JOBS_READ}.", status=403)
-    response = RedirectResponse("/", status_code=303)
+        return show_login(services, then=then, error=f"This key has no scope {Scope.JOBS_READ}.", status=403)
+    response = RedirectResponse(then, status_code=303)
     log_in(response, principal.key_id, services)
     return response
 
@@ -128,12 +135,20 @@ def cancel_from_page(
 def retry_from_page(
     job_id: JobId, request: Request, viewer: LoggedIn, services: InjectedServices, form: Form
 ) -> Response:
-    def act() -> None:
+    """From the old job's page it leads to the new one's."""
+
+    def act() -> str:
         with services.database.transaction() as session:
-            retry(session, job_id, services, tenant_id=viewer.principal.tenant_id)
+            created = retry(session, job_id, services, tenant_id=viewer.principal.tenant_id)
         services.queue.wake()
+        return page_of(created.body["id"])
 
     return _act(act, request, viewer, form)
+
+
+def page_of(job_id: str) -> str:
+    """The address of a job's page."""
+    return f"/dashboard/jobs/{job_id}"
 
 
 @router.get("/dashboard/jobs/{job_id}/content")
@@ -161,32 +176,40 @@ async def page_events(viewer: LoggedIn, services: InjectedServices, place: Place
     )
 
 
-def _show_login(services: Services, *, error: str | None, status: int = 200) -> Response:
+def show_login(services: Services, *, then: str = "/", error: str | None = None, status: int = 200) -> Response:
+    """The form to log in, which goes on to the page `then`."""
     nonce = token_hex(16)
-    response = login_page(services, nonce=nonce, error=error, status=status)
+    response = login_page(services, nonce=nonce, error=error, then=then, status=status)
     begin_login(response, nonce, services)
     return response
 
 
-def _act(act: Callable[[], None], request: Request, viewer: Viewer, form: dict[str, str]) -> Response:
-    """Do what a button asks for. The page's script gets the problem document; a bare form a page with a notice."""
+def _act(act: Callable[[], str | None], request: Request, viewer: Viewer, form: dict[str, str]) -> Response:
+    """Do what a button asks for. The page's script gets the problem document; a bare form a page with a notice.
+
+    `act` may name the page that shows what came of it, for forms of a job's page; the list shows that by itself.
+    """
     is_script = "application/json" in request.headers.get("accept", "")
     back = form.get("back", "/")
-    query = back.removeprefix("/?") if back.startswith("/?") else ""
+    is_list = not _OWN_PAGE.fullmatch(back)
+    place, query = ("/", back.removeprefix("/?") if back.startswith("/?") else "") if is_list else (back, "")
+    new_page = None
     try:
         check_csrf(viewer, form.get("csrf", ""))
         if not viewer.may_write:
             raise ApiError(ErrorCode.scope_missing, f"The key has no scope {Scope.JOBS_WRITE}.")
-        act()
+        new_page = act()
     except ApiError as error:
         if is_script:
             raise
         query = urlencode([*(pair for pair in parse_qsl(query) if pair[0] != "notice"), ("notice", error.code.name)])
     if is_script:
-        return Response(status_code=204)
-    return RedirectResponse(f"/?{query}" if query else "/", status_code=303)
+        return Response(status_code=204, headers={} if new_page is None else {"Location": new_page})
+    if new_page is not None and not is_list:
+        return RedirectResponse(new_page, status_code=303)
+    return RedirectResponse(f"{place}?{query}" if query else place, status_code=303)
 
 
-def _title_of(notice: str | None) -> str | None:
+def title_of(notice: str | None) -> str | None:
     code = None if notice is None else ErrorCode.__members__.get(notice)
     return None if code is None else code.value.title

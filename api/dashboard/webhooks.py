@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.dashboard.pages import render
-from api.dashboard.routes import Form, LoggedIn, SomeViewer
+from api.dashboard.routes import Form, LoggedIn, SomeViewer, show_login, title_of
 from api.dashboard.session import Viewer, check_csrf
 from api.deliveries import replay_of_range, replay_one
 from api.errors import ApiError, ErrorCode
@@ -56,9 +56,8 @@ def webhooks_page(
     notice: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     if viewer is None:
-        return RedirectResponse("/", status_code=303)
+        return show_login(services, then=PLACE)
     _must_keep_webhooks(viewer)
-    code = None if notice is None else ErrorCode.__members__.get(notice)
     with services.database.transaction() as session:
         endpoints = _endpoints(session, tenant_id=viewer.principal.tenant_id)
         chosen = next((one for one in endpoints if endpoint in (None, one.id)), None)
@@ -74,7 +73,7 @@ def webhooks_page(
         if chosen is not None and has_more
         else None,
         sent=sent,
-        notice=None if code is None else code.value.title,
+        notice=title_of(notice),
     )
 
 

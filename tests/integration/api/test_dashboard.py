@@ -249,10 +249,10 @@ def test_one_stream_brings_changed_and_new_rows_of_this_tenant(
 
 
 def test_pages_run_no_inline_script_and_are_framed_by_nobody(
-    browser: httpx.Client, make_key: Callable[..., str]
+    browser: httpx.Client, make_key: Callable[..., str], make_job: Callable[..., Job]
 ) -> None:
     log_in(browser, make_key())
-    for path in ("/", "/docs"):
+    for path in ("/", "/docs", f"/dashboard/jobs/{make_job().id}"):
         page = browser.get(path)
         policy = page.headers["content-security-policy"]
         assert "script-src 'self';" in policy
@@ -260,4 +260,4 @@ def test_pages_run_no_inline_script_and_are_framed_by_nobody(
         assert "frame-ancestors 'none'" in policy
         assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|style=|javascript:", page.text)
         assert page.headers["x-content-type-options"] == "nosniff"
-    assert browser.get("/static/app.js").headers["content-type"].startswith("text/javascript")
+    assert browser.get("/static/live.js").headers["content-type"].startswith("text/javascript")

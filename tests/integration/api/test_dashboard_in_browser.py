@@ -10,12 +10,13 @@ import pytest
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
 from sqlalchemy import func, update
 
+from api import events
 from api.settings import ApiSettings
 from models.database import Database
 from models.job import Job, Phase
 from models.tenant import ApiKey
 from models.transitions import claim, hand_back, heartbeat
-from models.webhook import WebhookEndpoint
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from tests.integration.api.outputs import VIDEO, finish
 from tests.integration.api.running import RunningApi, running_api
 
@@ -92,6 +93,51 @@ def test_a_job_is_canceled_and_retried_by_keyboard(page: Page, make_job: Callabl
 
     expect(page.locator("#rows tr")).to_have_count(2)
     expect(page.locator("#rows tr").first).to_contain_text(f"retry of {job.id}")
+
+
+def test_a_jobs_own_page_is_live_and_its_video_plays_on(
+    page: Page, api: RunningApi, database: Database, make_job: Callable[..., Job],
+    make_endpoint: Callable[..., WebhookEndpoint], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.5)  # so often it looks for deliveries
+    endpoint = make_endpoint(url="https://example.com/" + "x" * 200)
+    job = make_job(custom_id="lesson-7", prompt="word " * 300, labels={"long": "y" * 300})
+    page.locator(f"#{job.id}").get_by_role("link", name="lesson-7").click()
+    expect(page.get_by_role("heading", name="lesson-7")).to_be_visible()
+    expect(page.locator("#live")).to_have_text("live")
+    expect(page.locator("#attempts")).to_contain_text("No worker has begun it yet")
+    with database.transaction() as session:
+        claim(session, job.id, worker="gpu-1", preset="tiny")
+    expect(page.locator("#attempts")).to_contain_text("under way")
+    with database.transaction() as session:
+        hand_back(session, job.id, attempt=1)
+    expect(page.locator("#attempts")).to_contain_text("drained")
+    finish(database, api, job)
+    _put_a_real_video_there(api)
+    video = page.locator("video")
+    expect(video).to_be_visible()
+    expect(page.locator("#deliveries")).to_contain_text("job.succeeded")
+    video.evaluate("video => { video.loop = true; return video.play() }")
+    with database.transaction() as session:
+        session.execute(update(WebhookDelivery).values(status=DeliveryStatus.DELIVERED, ended_at=func.now()))
+    expect(page.locator("#deliveries")).to_contain_text("delivered")
+    assert endpoint.id in (page.locator("#deliveries a").get_attribute("href") or "")
+    assert video.evaluate("video => !video.paused && video.currentTime > 0")
+    expect(page.locator("#live")).to_have_text("ended")
+    expect(page.locator("#live")).to_have_text("ended")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_retry_leads_to_the_new_jobs_page(page: Page, make_job: Callable[..., Job]) -> None:
+    job = make_job(custom_id="lesson-8")
+    page.locator(f"#{job.id}").get_by_role("link", name="lesson-8").click()
+    page.get_by_role("button", name="Cancel lesson-8").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Retry lesson-8")).to_be_focused()
+    page.keyboard.press("Enter")
+    old = page.get_by_role("link", name=job.id)
+    expect(old).to_have_attribute("href", f"/dashboard/jobs/{job.id}")
+    expect(page.locator("#state .badge")).to_have_text("queued")
 
 
 def test_a_video_is_downloaded_from_a_storage_of_another_origin(

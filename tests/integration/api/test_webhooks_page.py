@@ -118,10 +118,13 @@ def test_a_key_without_the_scope_and_another_tenant_see_and_change_nothing(
     assert _status(database, delivery) == "dead"
 
 
-def test_nobody_sees_it_without_logging_in(api: RunningApi) -> None:
+def test_it_is_shown_after_logging_in_and_not_before(api: RunningApi, make_key: Callable[..., str]) -> None:
     with api.client() as browser:
-        answer = browser.get("/dashboard/webhooks")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        form = browser.get("/dashboard/webhooks")
+        data = {name: _hidden(form, name) for name in ("nonce", "then")}
+        answer = browser.post("/login", data={**data, "key": make_key()})
+    assert "No endpoints yet" not in form.text
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/webhooks")
 
 
 def _hidden(page: httpx.Response, name: str) -> str:

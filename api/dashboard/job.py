@@ -1,0 +1,159 @@
+"""The dashboard's page of one job: where it is, its video, its tries, what was asked for, and its webhooks.
+
+Knows SQL and events. The page is made of sections; a stream brings them again whenever the job has changed.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.attempts import AttemptOut, attempts_of
+from api.auth import check_still_valid
+from api.dashboard.pages import JobRow, fragment, render
+from api.dashboard.routes import LoggedIn, SomeViewer, show_login, title_of
+from api.dashboard.session import Viewer
+from api.events import Telling, moment_of, sse, stream_of
+from api.job_actions import own_job
+from api.job_view import view_jobs
+from api.schemas import JobId
+from api.services import InjectedServices, Services
+from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookTry
+
+PLACE = "/dashboard/jobs/{job_id}"
+SECTIONS = ("state", "video", "attempts", "deliveries")
+"""Those that change with the job; each has a template `job_….html`."""
+MOST_ATTEMPTS = 50
+MOST_DELIVERIES = 50
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A try as the page shows it."""
+
+    attempt: AttemptOut
+    now: dt.datetime
+
+    @property
+    def seconds(self) -> float:
+        return ((self.attempt.ended_at or self.now) - self.attempt.started_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class Told:
+    """A webhook of the job, on its way or there."""
+
+    delivery: WebhookDelivery
+    event: WebhookEvent
+    endpoint: WebhookEndpoint
+    last_try: WebhookTry | None  # None: there was none yet, or it is too long ago
+
+    @property
+    def has_ended(self) -> bool:
+        return self.delivery.status != DeliveryStatus.PENDING
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows at one look."""
+
+    row: JobRow
+    moment_of_job: str
+    attempts: list[Tried]
+    more_attempts: bool
+    deliveries: Sequence[Told]
+
+    @property
+    def is_last(self) -> bool:
+        """Nothing changes any more by itself."""
+        return not self.row.is_active and all(told.has_ended for told in self.deliveries)
+
+    @property
+    def moment(self) -> str:
+        told = sum(told.delivery.tries for told in self.deliveries), sum(told.has_ended for told in self.deliveries)
+        return f"{self.moment_of_job}-{told[0]}-{told[1]}"
+
+    def sections(self, viewer: Viewer) -> dict[str, str]:
+        return {name: fragment(f"job_{name}.html", shown=self, viewer=viewer) for name in SECTIONS}
+
+
+@router.get(PLACE)
+def job_page(
+    job_id: JobId,
+    request: Request,
+    viewer: SomeViewer,
+    services: InjectedServices,
+    notice: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    if viewer is None:
+        return show_login(services, then=request.url.path)
+    with services.database.transaction() as session:
+        shown = _look(session, job_id, viewer, services)
+    return render(
+        "job.html",
+        services,
+        shown=shown,
+        sections=shown.sections(viewer),
+        viewer=viewer,
+        notice=title_of(notice),
+    )
+
+
+@router.get(PLACE + "/events")
+async def job_page_events(
+    job_id: JobId,
+    viewer: LoggedIn,
+    services: InjectedServices,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The sections as HTML, until the job has ended and its webhooks are told."""
+
+    def look() -> Telling:
+        with services.database.transaction() as session:
+            check_still_valid(session, viewer.principal)
+            shown = _look(session, job_id, viewer, services)
+        data = json.dumps({"sections": shown.sections(viewer), "ended": shown.is_last})
+        event = sse(event="job", data=data, event_id=shown.moment)
+        return Telling(moment=shown.moment, event=event, is_last=shown.is_last)
+
+    return await stream_of(job_id, look, services, last_event_id=last_event_id)
+
+
+def _look(session: Session, job_id: str, viewer: Viewer, services: Services) -> Shown:
+    """Raises ApiError `not_found` for an id that is not this tenant's."""
+    principal = viewer.principal
+    job = own_job(session, job_id, tenant_id=principal.tenant_id)
+    seen = view_jobs(session, [job], services)[0]
+    attempts, more = attempts_of(session, job_id, principal, limit=MOST_ATTEMPTS)
+    now = dt.datetime.now(dt.UTC)
+    return Shown(
+        row=JobRow(job=seen.out, has_poster=job.poster_key is not None),
+        moment_of_job=moment_of(seen),
+        attempts=[Tried(attempt, now) for attempt in attempts],
+        more_attempts=more,
+        deliveries=_deliveries(session, job_id) if viewer.may_keep_webhooks else [],
+    )
+
+
+def _deliveries(session: Session, job_id: str) -> list[Told]:
+    rows = session.execute(
+        select(WebhookDelivery, WebhookEvent, WebhookEndpoint, WebhookTry)
+        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
+        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .outerjoin(
+            WebhookTry,
+            (WebhookTry.delivery_id == WebhookDelivery.id) & (WebhookTry.number == WebhookDelivery.tries),
+        )
+        .where(WebhookEvent.job_id == job_id)
+        .order_by(WebhookDelivery.id.desc())
+        .limit(MOST_DELIVERIES)
+    )
+    return [Told(*row) for row in rows]
