@@ -29,6 +29,7 @@ from api.changes import JobChanges
 from api.dashboard import job as job_page
 from api.dashboard import routes as dashboard
 from api.dashboard import webhooks as webhooks_page
+from api.dashboard import workers as workers_page
 from api.http_metrics import HttpMetrics
 from api.middleware import AnswerUnexpected, LimitBody, Observe, SecureHeaders
 from api.openapi import describe
@@ -59,7 +60,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.services = services
     for described in (jobs, attempts, events, content, uploads, webhook_endpoints, deliveries, workers):
         app.include_router(described.router, dependencies=[STRICT_QUERY])
-    for part in (health, metrics, local_storage, reference, dashboard, job_page, webhooks_page):
+    for part in (health, metrics, local_storage, reference, dashboard, job_page, webhooks_page, workers_page):
         app.include_router(part.router)
     app.mount("/static", dashboard.static_files(), name="static")
     errors.install(app)

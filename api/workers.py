@@ -58,11 +58,9 @@ def list_workers(
 ) -> WorkerPage:
     """Every node that this installation has heard of."""
     with services.database.transaction() as session:
-        nodes, has_more = fetch_page(
-            session, select(WorkerNode), WorkerNode.name, after=after, limit=page_size(limit, services.settings)
+        return page_of_workers(
+            session, tenant_id=principal.tenant_id, after=after, limit=page_size(limit, services.settings)
         )
-        data = [_view(session, node, tenant_id=principal.tenant_id) for node in nodes]
-    return WorkerPage(data=data, has_more=has_more, next=data[-1].name if has_more else None)
 
 
 @router.get(
@@ -91,14 +89,26 @@ def drain_worker(name: WorkerName, principal: WorkersKeeper, services: InjectedS
     For operators: no tenant's `admin` key may do it, only one with the scope `workers:drain`. Doing it twice is fine.
     """
     with services.database.transaction() as session:
-        match request_drain(session, name):
-            case DrainAnswer.UNKNOWN:
-                raise ApiError(ErrorCode.not_found, "There is no such worker.")
-            case DrainAnswer.ENDED:
-                raise ApiError(ErrorCode.worker_ended)
-            case DrainAnswer.REQUESTED:
-                node = session.get_one(WorkerNode, name)
-                return _view(session, node, tenant_id=principal.tenant_id)
+        drain(session, name)
+        return _view(session, session.get_one(WorkerNode, name), tenant_id=principal.tenant_id)
+
+
+def page_of_workers(session: Session, *, tenant_id: str, after: str | None, limit: int) -> WorkerPage:
+    """Every node, as this tenant sees it."""
+    nodes, has_more = fetch_page(session, select(WorkerNode), WorkerNode.name, after=after, limit=limit)
+    data = [_view(session, node, tenant_id=tenant_id) for node in nodes]
+    return WorkerPage(data=data, has_more=has_more, next=data[-1].name if has_more else None)
+
+
+def drain(session: Session, name: str) -> None:
+    """Raises ApiError `not_found` or `worker_ended`."""
+    match request_drain(session, name):
+        case DrainAnswer.UNKNOWN:
+            raise ApiError(ErrorCode.not_found, "There is no such worker.")
+        case DrainAnswer.ENDED:
+            raise ApiError(ErrorCode.worker_ended)
+        case DrainAnswer.REQUESTED:
+            pass
 
 
 def _view(session: Session, node: WorkerNode, *, tenant_id: str) -> WorkerOut:

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from api.attempts import AttemptOut, attempts_of
 from api.auth import check_still_valid
+from api.dashboard.forms import LoggedIn, SomeViewer, show_login, title_of
 from api.dashboard.pages import JobRow, fragment, render
-from api.dashboard.routes import LoggedIn, SomeViewer, show_login, title_of
 from api.dashboard.session import Viewer
 from api.events import Telling, moment_of, sse, stream_of
 from api.job_actions import own_job

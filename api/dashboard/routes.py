@@ -1,29 +1,16 @@
 """The dashboard's addresses: login, the list of jobs, cancel and retry. Knows forms and cookies; renders nothing."""
 
-import re
-from collections.abc import Callable
-from secrets import token_hex
 from typing import Annotated
-from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
 from api.content import redirect_to_output
+from api.dashboard.forms import Form, LoggedIn, SomeViewer, is_own_page, press, show_login, title_of
 from api.dashboard.live import changed_rows, count_by_status, jobs_at, rows_of
-from api.dashboard.pages import HERE, ListPlace, jobs_page, login_page
-from api.dashboard.session import (
-    Viewer,
-    begin_login,
-    check_csrf,
-    check_login,
-    log_in,
-    log_out,
-    read_form,
-    viewer_of,
-)
-from api.errors import ApiError, ErrorCode
+from api.dashboard.pages import HERE, ListPlace, jobs_page
+from api.dashboard.session import check_csrf, check_login, log_in, log_out
 from api.events import STREAM_HEADERS
 from api.job_actions import cancel, retry
 from api.job_filters import JobFilter
@@ -31,28 +18,15 @@ from api.job_view import Variant
 from api.keys import Scope, authenticate
 from api.patterns import NO_NUL
 from api.schemas import JobId
-from api.services import InjectedServices, Services
+from api.services import InjectedServices
 from api.storage import Disposition
 from models.job import JobStatus
-
-_OWN_PAGE = re.compile(r"/dashboard/[\w/]+", re.ASCII)
-"""Where a form may lead to, besides the list."""
 
 router = APIRouter(include_in_schema=False)
 
 
 def static_files() -> StaticFiles:
     return StaticFiles(directory=HERE / "static")
-
-
-def _viewer_or_none(request: Request, services: InjectedServices) -> Viewer | None:
-    return viewer_of(request, services)
-
-
-def _viewer(viewer: Annotated[Viewer | None, Depends(_viewer_or_none)]) -> Viewer:
-    if viewer is None:
-        raise ApiError(ErrorCode.missing_api_key, "Log in first.", headers={"WWW-Authenticate": "Bearer"})
-    return viewer
 
 
 def _place(
@@ -63,9 +37,6 @@ def _place(
     return ListPlace(wanted=JobFilter(statuses=tuple(status), text=q or None), after=after)
 
 
-SomeViewer = Annotated[Viewer | None, Depends(_viewer_or_none)]
-LoggedIn = Annotated[Viewer, Depends(_viewer)]
-Form = Annotated[dict[str, str], Depends(read_form)]
 Place = Annotated[ListPlace, Depends(_place)]
 
 
@@ -97,7 +68,7 @@ def index(
 @router.post("/login")
 def login(request: Request, services: InjectedServices, form: Form) -> Response:
     then = form.get("then", "")
-    if not _OWN_PAGE.fullmatch(then):
+    if not is_own_page(then):
         then = "/"
     if not check_login(request, form.get("nonce", ""), services):
         return show_login(services, then=then, error="The form was open for too long. Try again.", status=403)
@@ -128,7 +99,7 @@ def cancel_from_page(
         with services.database.transaction() as session:
             cancel(session, job_id, tenant_id=viewer.principal.tenant_id)
 
-    return _act(act, request, viewer, form)
+    return press(act, request, viewer, form, scope=Scope.JOBS_WRITE)
 
 
 @router.post("/dashboard/jobs/{job_id}/retry")
@@ -143,7 +114,7 @@ def retry_from_page(
         services.queue.wake()
         return page_of(created.body["id"])
 
-    return _act(act, request, viewer, form)
+    return press(act, request, viewer, form, scope=Scope.JOBS_WRITE)
 
 
 def page_of(job_id: str) -> str:
@@ -174,42 +145,3 @@ async def page_events(viewer: LoggedIn, services: InjectedServices, place: Place
     return StreamingResponse(
         changed_rows(viewer, services, place), media_type="text/event-stream", headers=STREAM_HEADERS
     )
-
-
-def show_login(services: Services, *, then: str = "/", error: str | None = None, status: int = 200) -> Response:
-    """The form to log in, which goes on to the page `then`."""
-    nonce = token_hex(16)
-    response = login_page(services, nonce=nonce, error=error, then=then, status=status)
-    begin_login(response, nonce, services)
-    return response
-
-
-def _act(act: Callable[[], str | None], request: Request, viewer: Viewer, form: dict[str, str]) -> Response:
-    """Do what a button asks for. The page's script gets the problem document; a bare form a page with a notice.
-
-    `act` may name the page that shows what came of it, for forms of a job's page; the list shows that by itself.
-    """
-    is_script = "application/json" in request.headers.get("accept", "")
-    back = form.get("back", "/")
-    is_list = not _OWN_PAGE.fullmatch(back)
-    place, query = ("/", back.removeprefix("/?") if back.startswith("/?") else "") if is_list else (back, "")
-    new_page = None
-    try:
-        check_csrf(viewer, form.get("csrf", ""))
-        if not viewer.may_write:
-            raise ApiError(ErrorCode.scope_missing, f"The key has no scope {Scope.JOBS_WRITE}.")
-        new_page = act()
-    except ApiError as error:
-        if is_script:
-            raise
-        query = urlencode([*(pair for pair in parse_qsl(query) if pair[0] != "notice"), ("notice", error.code.name)])
-    if is_script:
-        return Response(status_code=204, headers={} if new_page is None else {"Location": new_page})
-    if new_page is not None and not is_list:
-        return RedirectResponse(new_page, status_code=303)
-    return RedirectResponse(f"{place}?{query}" if query else place, status_code=303)
-
-
-def title_of(notice: str | None) -> str | None:
-    code = None if notice is None else ErrorCode.__members__.get(notice)
-    return None if code is None else code.value.title

@@ -39,6 +39,14 @@ class Viewer:
     def may_keep_webhooks(self) -> bool:
         return self.principal.may(Scope.WEBHOOKS)
 
+    @property
+    def may_see_workers(self) -> bool:
+        return self.principal.may(Scope.WORKERS)
+
+    @property
+    def may_drain(self) -> bool:
+        return self.principal.may(Scope.DRAIN)
+
 
 def log_in(response: Response, key_id: str, services: Services) -> None:
     lifetime = dt.timedelta(seconds=services.settings.session_lifetime_s)

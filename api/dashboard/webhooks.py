@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.dashboard.forms import Form, LoggedIn, SomeViewer, must_have, show_login, title_of
 from api.dashboard.pages import render
-from api.dashboard.routes import Form, LoggedIn, SomeViewer, show_login, title_of
 from api.dashboard.session import Viewer, check_csrf
 from api.deliveries import replay_of_range, replay_one
 from api.errors import ApiError, ErrorCode
@@ -57,7 +57,7 @@ def webhooks_page(
 ) -> Response:
     if viewer is None:
         return show_login(services, then=PLACE)
-    _must_keep_webhooks(viewer)
+    must_have(viewer, Scope.WEBHOOKS)
     with services.database.transaction() as session:
         endpoints = _endpoints(session, tenant_id=viewer.principal.tenant_id)
         chosen = next((one for one in endpoints if endpoint in (None, one.id)), None)
@@ -112,16 +112,11 @@ def _act(act: Callable[[], int], endpoint_id: str, viewer: Viewer, form: dict[st
     """Do what a button asks for, and show the page again with what came of it."""
     try:
         check_csrf(viewer, form.get("csrf", ""))
-        _must_keep_webhooks(viewer)
+        must_have(viewer, Scope.WEBHOOKS)
         came_of_it = {"sent": str(act())}
     except ApiError as error:
         came_of_it = {"notice": error.code.name}
     return RedirectResponse(f"{PLACE}?{urlencode({'endpoint': endpoint_id, **came_of_it})}", status_code=303)
-
-
-def _must_keep_webhooks(viewer: Viewer) -> None:
-    if not viewer.may_keep_webhooks:
-        raise ApiError(ErrorCode.scope_missing, f"The key has no scope {Scope.WEBHOOKS}.")
 
 
 def _dead_since(field: str) -> RangeToReplay:

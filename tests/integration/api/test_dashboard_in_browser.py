@@ -11,12 +11,14 @@ from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_
 from sqlalchemy import func, update
 
 from api import events
+from api.keys import Scope
 from api.settings import ApiSettings
 from models.database import Database
 from models.job import Job, Phase
 from models.tenant import ApiKey
 from models.transitions import claim, hand_back, heartbeat
 from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from models.worker_node import NodeState, WorkerNode
 from tests.integration.api.outputs import VIDEO, finish
 from tests.integration.api.running import RunningApi, running_api
 
@@ -138,6 +140,29 @@ def test_a_retry_leads_to_the_new_jobs_page(page: Page, make_job: Callable[..., 
     old = page.get_by_role("link", name=job.id)
     expect(old).to_have_attribute("href", f"/dashboard/jobs/{job.id}")
     expect(page.locator("#state .badge")).to_have_text("queued")
+
+
+def test_workers_come_and_are_drained_while_one_looks(
+    browser: Browser, api: RunningApi, database: Database, make_key: Callable[..., str]
+) -> None:
+    now = func.now()
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        page = context.new_page()
+        _log_in(page, api, make_key(Scope.JOBS_READ, Scope.WORKERS, Scope.DRAIN))
+        page.get_by_role("link", name="Workers").click()
+        expect(page.get_by_text("No worker has reported yet")).to_be_visible()
+        devices = [{"name": "x" * 200, "memory_total_bytes": 9, "memory_used_bytes": 3}]
+        with database.transaction() as session:
+            node = WorkerNode(name="gpu-1", state=NodeState.READY, preset="14b", ranks=1, devices=devices, version="1")
+            node.last_seen_at = now
+            session.add(node)
+        expect(page.get_by_text("gpu-1", exact=True)).to_be_visible(timeout=15_000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_role("button", name="Drain gpu-1").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("asked to end")).to_be_visible()
+        expect(page.get_by_role("button", name="Drain gpu-1")).to_have_count(0)
+        expect(page.locator("#main")).to_be_focused()
 
 
 def test_a_video_is_downloaded_from_a_storage_of_another_origin(
