@@ -30,6 +30,7 @@ from api.dashboard import job as job_page
 from api.dashboard import routes as dashboard
 from api.dashboard import webhooks as webhooks_page
 from api.dashboard import workers as workers_page
+from api.dashboard.pages import problem_page
 from api.http_metrics import HttpMetrics
 from api.middleware import AnswerUnexpected, LimitBody, Observe, SecureHeaders
 from api.openapi import describe
@@ -63,7 +64,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for part in (health, metrics, local_storage, reference, dashboard, job_page, webhooks_page, workers_page):
         app.include_router(part.router)
     app.mount("/static", dashboard.static_files(), name="static")
-    errors.install(app)
+    errors.install(app, show=lambda problem: problem_page(problem, services))
     describe(app, settings)
     # the last one added is the outermost
     app.add_middleware(LimitBody, max_bytes=settings.max_body_bytes)

@@ -4,14 +4,14 @@
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
@@ -22,6 +22,8 @@ from starlette.routing import compile_path
 from api.patterns import DEMANDS
 
 MEDIA_TYPE = "application/problem+json"
+API_PATHS = ("/v1/", "/storage/", "/static/", "/openapi.json", "/metrics", "/healthz", "/readyz")
+"""Those that programs ask for."""
 logger = logging.getLogger(__name__)
 
 
@@ -121,57 +123,69 @@ def field_error(code: ErrorCode, field: str, message: str) -> ApiError:
     return ApiError(code, message, errors=[FieldProblem(field=field, code=code.name, message=message)])
 
 
-def install(app: FastAPI) -> None:
+ShowProblem = Callable[["Problem"], Response]
+
+
+def install(app: FastAPI, *, show: ShowProblem) -> None:
     """Let every error that leaves an endpoint, and every one of the framework, become a problem document.
 
-    What nobody expected passes on, to the middleware that answers it.
+    People who opened an address in a browser are shown it by `show` instead. What nobody expected passes on, to the
+    middleware that answers it.
     """
+    app.state.show_problem = show
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(OperationalError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
 
 
-def problem_response(error: ApiError, *, request_id: str | None) -> JSONResponse:
+def respond(request: Request, error: ApiError) -> Response:
+    """What a request is answered with that came to this error."""
     problem = Problem(
         type=f"urn:realvideo:problem:{error.code.name}",
         title=error.code.value.title,
         status=error.status_code,
         code=error.code.name,
         detail=str(error.detail),
-        request_id=request_id,
+        request_id=getattr(request.state, "request_id", None),
         errors=list(error.errors),
     )
-    return JSONResponse(
-        problem.model_dump(), status_code=error.status_code, headers=dict(error.headers or {}), media_type=MEDIA_TYPE
-    )
+    if _is_a_person(request):
+        show: ShowProblem = request.app.state.show_problem
+        response = show(problem)
+    else:
+        response = JSONResponse(problem.model_dump(), status_code=error.status_code, media_type=MEDIA_TYPE)
+    response.headers.update(error.headers or {})
+    return response
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+def _is_a_person(request: Request) -> bool:
+    """In front of a browser, which asks for HTML by name when somebody follows a link to a page."""
+    asks_for_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    return asks_for_page and not request.url.path.startswith(API_PATHS)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _respond(request, error if isinstance(error, ApiError) else _of_framework(request, error))
+    return respond(request, error if isinstance(error, ApiError) else _of_framework(request, error))
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
-        return _respond(request, ApiError(ErrorCode.malformed_json))
+        return respond(request, ApiError(ErrorCode.malformed_json))
     if any(item["loc"][0] == "path" for item in found):
         detail = "; ".join(f"{item['loc'][1]} {_message(item)}" for item in found if item["loc"][0] == "path")
-        return _respond(request, ApiError(ErrorCode.not_found, f"{detail}."))
+        return respond(request, ApiError(ErrorCode.not_found, f"{detail}."))
     problems = [_field_problem(item) for item in found]
     detail = "; ".join(f"{problem.field or 'body'}: {problem.message}" for problem in problems[:3])
-    return _respond(request, ApiError(ErrorCode.invalid_request, detail, errors=problems))
+    return respond(request, ApiError(ErrorCode.invalid_request, detail, errors=problems))
 
 
-async def _database_error(request: Request, error: Exception) -> JSONResponse:
+async def _database_error(request: Request, error: Exception) -> Response:
     logger.error("database unavailable: %s", error)
-    return _respond(request, ApiError(ErrorCode.database_unavailable, headers={"Retry-After": "5"}))
-
-
-def _respond(request: Request, error: ApiError) -> JSONResponse:
-    return problem_response(error, request_id=getattr(request.state, "request_id", None))
+    return respond(request, ApiError(ErrorCode.database_unavailable, headers={"Retry-After": "5"}))
 
 
 def _of_framework(request: Request, error: HTTPException) -> ApiError:

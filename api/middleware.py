@@ -6,9 +6,10 @@ import time
 from secrets import token_hex
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ApiError, ErrorCode, problem_response
+from api.errors import ApiError, ErrorCode, respond
 from api.http_metrics import HttpMetrics
 from api.local_urls import PATH as STORAGE_PATH
 
@@ -83,7 +84,7 @@ class AnswerUnexpected:
                 raise  # the server breaks the connection off, so that no part passes for the whole
             request_id = scope["state"]["request_id"]
             error_log.exception("unexpected error in %s %s (%s)", scope["method"], scope["path"], request_id)
-            await problem_response(ApiError(ErrorCode.internal_error), request_id=request_id)(scope, receive, send)
+            await respond(Request(scope), ApiError(ErrorCode.internal_error))(scope, receive, send)
 
 
 class LimitBody:
@@ -99,8 +100,7 @@ class LimitBody:
             return
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            response = problem_response(self._too_large(), request_id=scope.get("state", {}).get("request_id"))
-            await response(scope, receive, send)
+            await respond(Request(scope), self._too_large())(scope, receive, send)
             return
         received = 0
 

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from api.dashboard.session import Viewer
+from api.errors import Problem
 from api.job_actions import RETRYABLE
 from api.job_filters import JobFilter
 from api.schemas import JobOut
@@ -79,6 +80,12 @@ def login_page(
     """`then` is the page that was asked for."""
     html = _templates().get_template("login.html").render(nonce=nonce, error=error, then=then)
     return _page(html, services, status=status)
+
+
+def problem_page(problem: Problem, services: Services) -> HTMLResponse:
+    """An error, for people."""
+    html = _templates().get_template("problem.html").render(problem=problem)
+    return _page(html, services, status=problem.status)
 
 
 def jobs_page(

@@ -19,6 +19,21 @@ def test_an_unknown_path_is_not_found(client: httpx.Client) -> None:
         assert problem(client.get(path)) == (404, "not_found"), path
 
 
+def test_people_are_shown_a_page_and_programs_the_document(api: RunningApi) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    with api.client() as client:
+        lost = client.get("/dashboard/<nothing>", headers=browser)
+        closed = client.get("/dashboard/jobs/job_01ARZ3NDEKTSV4RRFFQ69G5FAV/content", headers=browser)
+        assert problem(client.get("/dashboard/nothing")) == (404, "not_found")
+        assert problem(client.get("/v1/nothing", headers=browser)) == (404, "not_found")
+
+    assert (lost.status_code, lost.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is nothing at /dashboard/&lt;nothing&gt;." in lost.text
+    assert lost.headers["x-request-id"] in lost.text
+    assert "default-src 'none'" in lost.headers["content-security-policy"]
+    assert (closed.status_code, closed.headers["www-authenticate"], ">Log in<" in closed.text) == (401, "Bearer", True)
+
+
 def test_an_unknown_method_is_told_every_known_one(client: httpx.Client) -> None:
     answer = client.put("/v1/jobs", json=BODY)
 

@@ -124,7 +124,7 @@ JOB = f"/v1/jobs/job_{ID}"
 ENDPOINT = f"/v1/webhook-endpoints/we_{ID}"
 REQUESTS = {
     Scope.JOBS_READ: [("GET", "/v1/jobs"), ("GET", JOB), ("GET", f"{JOB}/content"),
-                      ("GET", f"{JOB}/events"), ("GET", f"/v1/uploads/upl_{ID}")],
+                      ("GET", f"{JOB}/attempts"), ("GET", f"{JOB}/events"), ("GET", f"/v1/uploads/upl_{ID}")],
     Scope.JOBS_WRITE: [("POST", "/v1/jobs"), ("POST", f"{JOB}/cancel"), ("POST", f"{JOB}/retry"),
                        ("POST", "/v1/uploads")],
     Scope.WEBHOOKS: [("GET", "/v1/webhook-endpoints"), ("POST", "/v1/webhook-endpoints"),
