@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from api.attempts import AttemptOut, AttemptPage
 from api.schemas import JobCreate, JobOut, JobPage
 from api.webhook_shapes import DeliveryPage, DeliveryWithTries, EndpointPage, RangeReplayed, RangeToReplay
 from cli.connection import ServiceConnection
@@ -133,8 +134,23 @@ class Service:
     def jobs(self, filters: Sequence[tuple[str, str]]) -> JobPage:
         return self._ask("GET", "/v1/jobs", JobPage, params=list(filters))
 
+    def attempts(self, job_id: str) -> Iterator[AttemptOut]:
+        """All of them, the last one first."""
+        after: dict[str, str] = {}
+        while True:
+            page = self._ask("GET", f"/v1/jobs/{job_id}/attempts", AttemptPage, params={"limit": "100", **after})
+            yield from page.data
+            if page.next is None:
+                return
+            after = {"after": page.next}
+
     def cancel(self, job_id: str) -> JobOut:
         return self._ask("POST", f"/v1/jobs/{job_id}/cancel", JobOut)
+
+    def retry(self, job_id: str) -> JobOut:
+        """The new job. The key makes a repeated request harmless, as for `create_job`."""
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        return self._ask("POST", f"/v1/jobs/{job_id}/retry", JobOut, headers=headers)
 
     def create_webhook_endpoint(self, url: str) -> EndpointTicket:
         return self._ask("POST", "/v1/webhook-endpoints", EndpointTicket, json={"url": url})

@@ -1,4 +1,4 @@
-"""`submit`, `jobs`, `watch`, `cancel`: a running service from the command line.
+"""`submit`, `jobs`, `watch`, `cancel`, `retry`: a running service from the command line.
 
 Knows options and output; the HTTP is in `client.py`.
 """
@@ -21,6 +21,7 @@ JSON = Annotated[bool, typer.Option("--json", help="Print the API's answer as JS
 LIMIT = Annotated[int, typer.Option(min=1, max=100)]
 AFTER = Annotated[str | None, typer.Option(help="Go on behind this id, which the page before told.")]
 JOB_ID = Annotated[str, typer.Argument(help="The id that submit printed: job_…")]
+WATCH = Annotated[bool, typer.Option("--watch", help="Wait with a progress bar until it has ended.")]
 OUTPUT = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False, help="Wait, then save the video here.")]
 
 
@@ -30,7 +31,7 @@ def submit(
     video: Annotated[str | None, typer.Option(help="A video whose face is used instead of --image.")] = None,
     reference_time: Annotated[float | None, typer.Option(help="Seconds into --video, for its frame.")] = None,
     output: OUTPUT = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait with a progress bar until it has ended.")] = False,
+    watch: WATCH = False,
     prompt: Annotated[str | None, typer.Option(help="What the person does. Default: the service's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     fps: Annotated[int | None, typer.Option(min=1)] = None,
@@ -86,16 +87,15 @@ def submit(
     }
     given = {"audio": audio, "image": image, "video": video}
     sources = {name: source for name, source in given.items() if source is not None}
-    # the options are checked before any file travels
+    # options and files are looked at before any file travels
+    for source in sources.values():
+        if not _is_elsewhere(source):
+            _must_be_readable(source)
     wanted = _job_create({**asked, **dict.fromkeys(sources, NOT_UPLOADED_YET)})
     with connected_service() as service:
-        uploaded = {name: _source(service, source) for name, source in sources.items()}
+        uploaded = {name: _uploaded(service, source) for name, source in sources.items()}
         job = service.create_job(wanted.model_copy(update=uploaded))
-        if watch or output is not None:
-            job = _watch(service, job.id)
-            _must_have_succeeded(job)
-        if output is not None:
-            _download(service, job.id, to=output)
+        job = _waited_for(service, job, watch=watch, output=output)
     typer.echo(job.model_dump_json(indent=2) if as_json else str(output or job.id))
 
 
@@ -150,6 +150,14 @@ def cancel(job_id: JOB_ID, as_json: JSON = False) -> None:
         typer.echo("canceled" if job.status == "canceled" else "asked its worker to stop")
 
 
+def retry(job_id: JOB_ID, output: OUTPUT = None, watch: WATCH = False, as_json: JSON = False) -> None:
+    """Repeat a failed, canceled or expired job as a new one. Prints its id; with --watch or --output, waits for it."""
+    _must_have_a_place(output)
+    with connected_service() as service:
+        job = _waited_for(service, service.retry(job_id), watch=watch, output=output)
+    typer.echo(job.model_dump_json(indent=2) if as_json else str(output or job.id))
+
+
 def connected_service() -> "Service":
     """The service that the environment names, or that this checkout runs. Raises `NoConnectionError`."""
     from cli.client import Service
@@ -172,20 +180,48 @@ def _job_create(asked: dict[str, Any]) -> "JobCreate":
         raise CommandError(f"{name}: {reason_of(first)}.", exit_code=ExitCode.USAGE) from error
 
 
-def _source(service: "Service", given: str) -> str:
-    """What the API takes: an upload's id for a file of this machine, else the URL itself."""
-    if re.match(r"(https?|s3)://", given):
-        return given
+def _is_elsewhere(source: str) -> bool:
+    """A URL, which the service fetches itself; anything else is a file of this machine."""
+    return re.match(r"(https?|s3)://", source) is not None
+
+
+def _must_be_readable(source: str) -> None:
+    """Asked of all files before the first one travels."""
     try:
-        return service.upload(Path(given))
+        with Path(source).open("rb"):
+            pass
     except OSError as error:
-        raise CommandError(f"{given} cannot be read: {error.strerror}.", exit_code=ExitCode.USAGE) from error
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str, error: OSError) -> CommandError:
+    return CommandError(f"{source} cannot be read: {error.strerror}.", exit_code=ExitCode.USAGE)
+
+
+def _uploaded(service: "Service", source: str) -> str:
+    """What the API takes: an upload's id for a file, else the URL itself."""
+    if _is_elsewhere(source):
+        return source
+    try:
+        return service.upload(Path(source))
+    except OSError as error:
+        raise _unreadable(source, error) from error
 
 
 def _must_have_a_place(output: Path | None) -> None:
     """Asked before anything is sent, since the video may take hours."""
     if output is not None and not output.parent.is_dir():
         raise CommandError(f"there is no directory {output.parent} for --output.", exit_code=ExitCode.USAGE)
+
+
+def _waited_for(service: "Service", job: "JobOut", *, watch: bool, output: Path | None) -> "JobOut":
+    """The job as it ended, if somebody wants to wait for that."""
+    if watch or output is not None:
+        job = _watch(service, job.id)
+        _must_have_succeeded(job)
+    if output is not None:
+        _download(service, job.id, to=output)
+    return job
 
 
 def _download(service: "Service", job_id: str, *, to: Path) -> None:

@@ -10,13 +10,14 @@ import typer
 
 from cli.avatar import avatar
 from cli.bench import bench
-from cli.client_commands import cancel, jobs, submit, watch
+from cli.client_commands import cancel, jobs, retry, submit, watch
 from cli.deliveries import deliveries
 from cli.doctor import doctor
 from cli.errors import CommandError, ExitCode
 from cli.keys import keys
 from cli.render import render
 from cli.services import api, create_bucket, migrate, scheduler, webhooks, worker
+from cli.show import show
 from cli.weights import weights
 from cli.workers import workers
 
@@ -59,7 +60,7 @@ def command_line() -> typer.Typer:
     app.command(rich_help_panel=RENDERING)(bench)
     app.add_typer(weights(), name="weights", rich_help_panel=RENDERING)
     app.add_typer(avatar(), name="avatar", rich_help_panel=RENDERING)
-    for client_command in (submit, jobs, watch, cancel):
+    for client_command in (submit, jobs, show, watch, cancel, retry):
         app.command(rich_help_panel=CLIENT)(client_command)
     app.add_typer(deliveries(), name="deliveries", rich_help_panel=CLIENT)
     app.add_typer(keys(), name="keys", rich_help_panel=CLIENT)

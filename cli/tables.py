@@ -10,9 +10,10 @@ UNBOUNDED = 10_000
 
 
 def print_table(table: "Table") -> None:
-    """One whole line for each row, however narrow the terminal: ids are copied, lines are searched."""
+    """One whole line for each row, however narrow the terminal: ids are copied, lines are searched. Cells are shown as
+    they are, whatever brackets and colons a customer's text has."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     needed = console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
-    Console(width=max(console.width, needed)).print(table)
+    Console(markup=False, emoji=False, width=max(console.width, needed)).print(table)

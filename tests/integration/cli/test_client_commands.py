@@ -1,5 +1,6 @@
-"""`realvideo jobs` and `watch` against a real API."""
+"""`realvideo jobs`, `show`, `watch` and `retry` against a real API."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from models.job import Job
 from models.tenant import Tenant
 from tests.integration.api.outputs import VIDEO, finish
 from tests.integration.api.running import RunningApi, api_settings, running_api
+from tests.integration.api.tries import begin_again
 
 
 @pytest.fixture
@@ -62,6 +64,46 @@ def test_the_next_page_is_asked_for_with_the_same_filters(
     said = capsys.readouterr().out.splitlines()
     assert first.id in said[-1]
     assert other.id not in said[-1]
+
+
+@pytest.mark.usefixtures("service")
+def test_show_tells_of_every_try(
+    database: Database, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    job = make_job(custom_id="[red]7:smile:", labels={"show": "7"})
+    begin_again(database, job.id, times=2)
+
+    assert _run(monkeypatch, "show", job.id) == ExitCode.OK
+    said = capsys.readouterr().out
+    for told in ("running, preparing", "[red]7:smile:", job.prompt, "no answer 1 [storage_down]", "under way"):
+        assert told in said
+
+    assert _run(monkeypatch, "show", job.id, "--json") == ExitCode.OK
+    whole = json.loads(capsys.readouterr().out)
+    assert (whole["id"], [one["attempt"] for one in whole["attempts"]]) == (job.id, [3, 2, 1])
+    assert _run(monkeypatch, "show", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV") == ExitCode.REFUSED
+
+
+def test_retry_prints_the_new_job(
+    service: RunningApi, database: Database, tenant: Tenant, make_job: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    job = make_job()
+    assert _run(monkeypatch, "retry", job.id) == ExitCode.REFUSED
+    assert "no scope jobs:write" in capsys.readouterr().err
+    with database.transaction() as session:
+        key = create_key(session, tenant_id=tenant.id, name="test", scopes=[Scope.JOBS_READ, Scope.JOBS_WRITE]).token
+    monkeypatch.setenv("REALVIDEO_API_KEY", key)
+    assert _run(monkeypatch, "retry", job.id) == ExitCode.REFUSED
+    assert "[job_not_retryable]" in capsys.readouterr().err
+
+    assert _run(monkeypatch, "cancel", job.id) == ExitCode.OK
+    capsys.readouterr()
+    assert _run(monkeypatch, "retry", job.id) == ExitCode.OK
+    new_id = capsys.readouterr().out.strip()
+    with database.transaction() as session:
+        assert session.get_one(Job, new_id).retry_of == job.id
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

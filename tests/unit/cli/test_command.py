@@ -94,6 +94,7 @@ def test_render_takes_the_options_of_the_original_tool_with_their_defaults(realv
         (("render", "-a", "a.wav", "-i", "p.png", "--width", "481"), ExitCode.USAGE, "multiples of 16"),
         (("render", "-a", "a.wav", "-i", "p.png", "--fps", "0"), ExitCode.USAGE, "fps"),
         (("submit", "--audio", "a.wav"), ExitCode.USAGE, "--image or --video"),
+        (("submit", "-a", __file__, "-i", "no.png"), ExitCode.USAGE, "no.png cannot be read"),
         (("submit", "-a", "a.wav", "-i", "p.png", "-o", "no/such/place.mp4"), ExitCode.USAGE, "no directory no/such"),
         (("watch", "job_1", "-o", "no/such/place.mp4"), ExitCode.USAGE, "no directory no/such"),
         (("keys", "create"), ExitCode.UNREACHABLE, "DATABASE_URL"),
@@ -178,7 +179,7 @@ def test_a_database_that_is_away_is_a_sentence(realvideo: RunCommand, command: s
 
 
 def test_the_api_key_cannot_be_given_where_other_users_can_read_it(realvideo: RunCommand) -> None:
-    for command in ("submit", "jobs", "watch", "cancel"):
+    for command in ("submit", "jobs", "show", "watch", "cancel", "retry"):
         assert "key" not in re.findall(r"--[a-z-]+", realvideo(command, "--help").stdout)
 
 
