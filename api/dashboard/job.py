@@ -3,7 +3,6 @@
 Knows SQL and events. The page is made of sections; a stream brings them again whenever the job has changed.
 """
 
-import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,18 +35,6 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A try as the page shows it."""
-
-    attempt: AttemptOut
-    now: dt.datetime
-
-    @property
-    def seconds(self) -> float:
-        return ((self.attempt.ended_at or self.now) - self.attempt.started_at).total_seconds()
-
-
-@dataclass(frozen=True)
 class Told:
     """A webhook of the job, on its way or there."""
 
@@ -67,7 +54,7 @@ class Shown:
 
     row: JobRow
     moment_of_job: str
-    attempts: list[Tried]
+    attempts: list[AttemptOut]
     more_attempts: bool
     deliveries: Sequence[Told]
 
@@ -78,8 +65,9 @@ class Shown:
 
     @property
     def moment(self) -> str:
-        told = sum(told.delivery.tries for told in self.deliveries), sum(told.has_ended for told in self.deliveries)
-        return f"{self.moment_of_job}-{told[0]}-{told[1]}"
+        tries = sum(told.delivery.tries for told in self.deliveries)
+        ended = sum(told.has_ended for told in self.deliveries)
+        return f"{self.moment_of_job}-{self.row.job.queue_position}-{tries}-{ended}"
 
     def sections(self, viewer: Viewer) -> dict[str, str]:
         return {name: fragment(f"job_{name}.html", shown=self, viewer=viewer) for name in SECTIONS}
@@ -133,11 +121,10 @@ def _look(session: Session, job_id: str, viewer: Viewer, services: Services) -> 
     job = own_job(session, job_id, tenant_id=principal.tenant_id)
     seen = view_jobs(session, [job], services)[0]
     attempts, more = attempts_of(session, job_id, principal, limit=MOST_ATTEMPTS)
-    now = dt.datetime.now(dt.UTC)
     return Shown(
         row=JobRow(job=seen.out, has_poster=job.poster_key is not None),
         moment_of_job=moment_of(seen),
-        attempts=[Tried(attempt, now) for attempt in attempts],
+        attempts=attempts,
         more_attempts=more,
         deliveries=_deliveries(session, job_id) if viewer.may_keep_webhooks else [],
     )

@@ -166,6 +166,18 @@ def test_a_stream_brings_the_sections_until_the_job_has_ended(
     assert browser.get(place, headers={"Last-Event-ID": moment}).status_code == 204
 
 
+def test_the_place_in_the_queue_is_kept_up(
+    log_in: LogIn, client: httpx.Client, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.2)  # nothing wakes it for other jobs: it looks as often as that
+    first, second = make_job(), make_job()
+    with log_in().stream("GET", f"/dashboard/jobs/{second.id}/events", timeout=5) as answer:
+        lines = answer.iter_lines()
+        assert "Number 2 in the queue" in _sections(lines)["state"]
+        client.post(f"/v1/jobs/{first.id}/cancel").raise_for_status()
+        assert "Number 1 in the queue" in _sections(lines)["state"]
+
+
 def test_the_stream_goes_on_until_the_webhooks_are_told(
     log_in: LogIn, api: RunningApi, database: Database, make_job: Callable[..., Job],
     make_endpoint: Callable[..., WebhookEndpoint], monkeypatch: pytest.MonkeyPatch,
