@@ -35,10 +35,14 @@ from worker.training.seeing import autocast, mouth_weight
 STEPS = denoising_steps(2)
 _AT_STEPS = 0.5
 """Share of blocks at the noise levels of inference; the others are anywhere between."""
+_PURE_NOISE = 0.999
+"""The noise level above which nothing of a block is left."""
 _BLUR = 0.08
 """Most noise that is put on true blocks which others see, whose successors are never perfect."""
 _LATER_BLOCKS = 400
 """Blocks that a clip may be moved on in time, so that the hundredth block is nothing new."""
+_MOUTH = 12.0
+"""How much more a mouth counts. With 3 times, networks kept for long to what little loudness alone tells of it."""
 _BEGINNINGS = 0.25
 """Share of examples that begin with their video."""
 
@@ -50,6 +54,8 @@ class _Clips:
     pool: Pool
     network: BatchedDiT
     weight_hw: Tensor
+    mouth_hw: Tensor
+    """1 where a mouth can be, 0 elsewhere."""
     turns: Turns
     """From block -1 on."""
 
@@ -127,6 +133,14 @@ class Forcing:
         weight_hw = self._clips[which].weight_hw
         return (error * weight_hw).mean() / weight_hw.mean()
 
+    def follows(self, which: int, made: Tensor, clean: Tensor, *, share_Bn: Tensor) -> Tensor:
+        """How well the mouths that were made move as the true ones: the correlation of what differs from the true
+        clips' means, over the blocks of which `share` is 1."""
+        mean = clean.mean(dim=(1, 3), keepdim=True)
+        counted = self._clips[which].mouth_hw * share_Bn[..., None, None, None, None]
+        own, true = (made - mean) * counted, (clean - mean) * counted
+        return (own * true).sum() / (own.square().sum() * true.square().sum()).sqrt().clamp_min(1e-6)
+
     def sigmas_of(self, steps_Bn: Tensor) -> Tensor:
         """Noise levels of steps of inference."""
         return self._levels[steps_Bn]
@@ -146,11 +160,13 @@ class Forcing:
     def _clips_of(self, pool: Pool, plan: Plan) -> _Clips:
         height, width = pool.latents.shape[-2:]
         network = BatchedDiT(self.dit, height=height, width=width)
-        pixels = mouth_weight(pool.frame, device=self.device)
+        pixels = mouth_weight(pool.frame, times=_MOUTH, device=self.device)
+        weight_hw = avg_pool2d(pixels[None, None], PIXELS_PER_LATENT)[0, 0]
         return _Clips(
             pool=pool,
             network=network,
-            weight_hw=avg_pool2d(pixels[None, None], PIXELS_PER_LATENT)[0, 0],
+            weight_hw=weight_hw,
+            mouth_hw=(weight_hw > 1).float(),
             turns=network.turns(-1, plan.pool_blocks + _LATER_BLOCKS + 1),
         )
 
@@ -183,7 +199,10 @@ class TeacherForcing:
             flow = network.flow(noisy, sigma_Bn * TRAINING_STEPS, own, before=finished.but_last())
         error = (flow.float() - (noise - clean)).square()
         loss = forcing.weighted(which, error)
-        return Losses(loss, {"flow": error.mean(), "weighted": loss})
+        # from noise alone, it is the sound that a mouth can be told by
+        made, from_noise = noisy - each * flow.float(), (sigma_Bn > _PURE_NOISE).float()
+        follows = forcing.follows(which, made, clean, share_Bn=from_noise)
+        return Losses(loss, {"flow": error.mean(), "weighted": loss, "follows": follows})
 
     def _sigmas(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         forcing = self._forcing
@@ -229,5 +248,12 @@ class SelfForcing:
         error = (noisy - sigma_Bn[..., None, None, None, None] * flow.float() - clean).square()
         loss = forcing.weighted(which, error)
         drift = (made.clean - clean).square()
-        figures = {"clean": error.mean(), "weighted": loss, "own": drift.mean(), "own-last": drift[:, -1].mean()}
+        follows = forcing.follows(which, made.clean, clean, share_Bn=torch.ones_like(sigma_Bn))
+        figures = {
+            "clean": error.mean(),
+            "weighted": loss,
+            "own": drift.mean(),
+            "own-last": drift[:, -1].mean(),
+            "follows": follows,
+        }
         return Losses(loss, figures)

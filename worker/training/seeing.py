@@ -106,7 +106,7 @@ def fill_bank(acted: Sequence[Acted], frame: Frame, plan: Plan, *, seed: int, de
             lids_BT=torch.from_numpy(lids).to(device),
         )
         drawn.append((video * 255).round().to(torch.uint8))
-    return Bank(frame, torch.cat(drawn), mouth_weight(frame, device=device))
+    return Bank(frame, torch.cat(drawn), mouth_weight(frame, times=_MOUTH, device=device))
 
 
 class SeeingLesson:
@@ -185,11 +185,11 @@ class SeeingLesson:
         return corner[0], corner[1]
 
 
-def mouth_weight(frame: Frame, *, device: torch.device) -> Tensor:
-    """[H, W]: more where a mouth can be."""
+def mouth_weight(frame: Frame, *, times: float, device: torch.device) -> Tensor:
+    """[H, W]: 1, and `times` as much where a mouth can be."""
     weight = torch.ones(frame.height, frame.width, device=device)
     left, top, right, bottom = frame.box(MOUTH_BOX)
-    weight[top:bottom, left:right] = _MOUTH
+    weight[top:bottom, left:right] = times
     return weight
 
 
