@@ -74,7 +74,7 @@ async def job_events(
         with services.database.transaction() as session:
             check_still_valid(session, principal)
             seen = see_job(session, job_id, services, tenant_id=principal.tenant_id)
-        return Telling(moment=moment_of(seen), event=job_event(seen), is_last=not seen.is_active)
+        return Telling(moment=moment_of(seen), event=lambda: job_event(seen), is_last=not seen.is_active)
 
     return await stream_of(job_id, look, services, last_event_id=last_event_id)
 
@@ -85,7 +85,8 @@ class Telling:
 
     moment: str
     """The id of the event: the same as long as there is nothing new to tell."""
-    event: bytes
+    event: Callable[[], bytes]
+    """Made only if it is told: most looks find nothing new."""
     is_last: bool
 
 
@@ -105,7 +106,7 @@ async def _tell(job_id: str, told: Telling, look: Callable[[], Telling], service
     changes = services.changes
     clock = asyncio.get_running_loop().time
     with changes.subscribe(job_id) as subscription:
-        yield told.event
+        yield told.event()
         heartbeat_at = clock() + HEARTBEAT_S
         pause = 0.0  # at first: it may have changed before the subscription began
         while not told.is_last and not changes.is_closing:
@@ -116,7 +117,7 @@ async def _tell(job_id: str, told: Telling, look: Callable[[], Telling], service
                 return  # the key was revoked, or the job deleted
             if latest is not None and latest.moment != told.moment:
                 told = latest
-                yield told.event
+                yield told.event()
                 heartbeat_at = clock() + HEARTBEAT_S
             elif clock() >= heartbeat_at:
                 yield HEARTBEAT

@@ -1,6 +1,7 @@
 """The resource `/v1/workers`: GPU nodes as they last reported themselves. Knows one table; a request is left there."""
 
 import datetime as dt
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
@@ -74,7 +75,7 @@ def read_worker(name: WorkerName, principal: WorkersReader, services: InjectedSe
         node = session.get(WorkerNode, name)
         if node is None:
             raise ApiError(ErrorCode.not_found, "There is no such worker.")
-        return _view(session, node, tenant_id=principal.tenant_id)
+        return _views(session, [node], tenant_id=principal.tenant_id)[0]
 
 
 @router.put(  # not below /v1/workers/, where all that follows is a name
@@ -90,13 +91,13 @@ def drain_worker(name: WorkerName, principal: WorkersKeeper, services: InjectedS
     """
     with services.database.transaction() as session:
         drain(session, name)
-        return _view(session, session.get_one(WorkerNode, name), tenant_id=principal.tenant_id)
+        return _views(session, [session.get_one(WorkerNode, name)], tenant_id=principal.tenant_id)[0]
 
 
 def page_of_workers(session: Session, *, tenant_id: str, after: str | None, limit: int) -> WorkerPage:
     """Every node, as this tenant sees it."""
     nodes, has_more = fetch_page(session, select(WorkerNode), WorkerNode.name, after=after, limit=limit)
-    data = [_view(session, node, tenant_id=tenant_id) for node in nodes]
+    data = _views(session, nodes, tenant_id=tenant_id)
     return WorkerPage(data=data, has_more=has_more, next=data[-1].name if has_more else None)
 
 
@@ -111,10 +112,15 @@ def drain(session: Session, name: str) -> None:
             pass
 
 
-def _view(session: Session, node: WorkerNode, *, tenant_id: str) -> WorkerOut:
+def _views(session: Session, nodes: Sequence[WorkerNode], *, tenant_id: str) -> list[WorkerOut]:
     now = session.scalar(select(func.now()))
     assert now is not None
-    own_job = session.scalar(select(Job.id).where(Job.id == node.current_job_id, Job.tenant_id == tenant_id))
+    current = [node.current_job_id for node in nodes if node.current_job_id is not None]
+    own = set(session.scalars(select(Job.id).where(Job.id.in_(current), Job.tenant_id == tenant_id)))
+    return [_view(node, now=now, own_jobs=own) for node in nodes]
+
+
+def _view(node: WorkerNode, *, now: dt.datetime, own_jobs: Collection[str]) -> WorkerOut:
     return WorkerOut(
         name=node.name,
         state=NodeState(node.state),
@@ -129,7 +135,7 @@ def _view(session: Session, node: WorkerNode, *, tenant_id: str) -> WorkerOut:
             )
             for device in node.devices
         ],
-        current_job_id=own_job,
+        current_job_id=node.current_job_id if node.current_job_id in own_jobs else None,
         group_restarts=node.group_restarts,
         version=node.version,
         started_at=node.started_at,

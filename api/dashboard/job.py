@@ -4,17 +4,16 @@ Knows SQL and events. The page is made of sections; a stream brings them again w
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.attempts import AttemptOut, attempts_of
 from api.auth import check_still_valid
+from api.dashboard.delivery_rows import DeliveryRow, delivery_rows
 from api.dashboard.forms import LoggedIn, SomeViewer, show_login, title_of
 from api.dashboard.pages import JobRow, fragment, render
 from api.dashboard.session import Viewer
@@ -23,7 +22,7 @@ from api.job_actions import own_job
 from api.job_view import view_jobs
 from api.schemas import JobId
 from api.services import InjectedServices, Services
-from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookTry
+from models.webhook import WebhookEvent
 
 PLACE = "/dashboard/jobs/{job_id}"
 SECTIONS = ("state", "video", "attempts", "deliveries")
@@ -35,20 +34,6 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class Told:
-    """A webhook of the job, on its way or there."""
-
-    delivery: WebhookDelivery
-    event: WebhookEvent
-    endpoint: WebhookEndpoint
-    last_try: WebhookTry | None  # None: there was none yet, or it is too long ago
-
-    @property
-    def has_ended(self) -> bool:
-        return self.delivery.status != DeliveryStatus.PENDING
-
-
-@dataclass(frozen=True)
 class Shown:
     """What the page shows at one look."""
 
@@ -56,7 +41,7 @@ class Shown:
     moment_of_job: str
     attempts: list[AttemptOut]
     more_attempts: bool
-    deliveries: Sequence[Told]
+    deliveries: list[DeliveryRow]
 
     @property
     def is_last(self) -> bool:
@@ -108,11 +93,14 @@ async def job_page_events(
         with services.database.transaction() as session:
             check_still_valid(session, viewer.principal)
             shown = _look(session, job_id, viewer, services)
-        data = json.dumps({"sections": shown.sections(viewer), "ended": shown.is_last})
-        event = sse(event="job", data=data, event_id=shown.moment)
-        return Telling(moment=shown.moment, event=event, is_last=shown.is_last)
+        return Telling(moment=shown.moment, event=lambda: _event(shown, viewer), is_last=shown.is_last)
 
     return await stream_of(job_id, look, services, last_event_id=last_event_id)
+
+
+def _event(shown: Shown, viewer: Viewer) -> bytes:
+    data = json.dumps({"sections": shown.sections(viewer), "ended": shown.is_last})
+    return sse(event="job", data=data, event_id=shown.moment)
 
 
 def _look(session: Session, job_id: str, viewer: Viewer, services: Services) -> Shown:
@@ -120,27 +108,14 @@ def _look(session: Session, job_id: str, viewer: Viewer, services: Services) -> 
     principal = viewer.principal
     job = own_job(session, job_id, tenant_id=principal.tenant_id)
     seen = view_jobs(session, [job], services)[0]
+    deliveries: list[DeliveryRow] = []
+    if viewer.may_keep_webhooks:
+        deliveries = delivery_rows(session, WebhookEvent.job_id == job_id, limit=MOST_DELIVERIES)
     attempts, more = attempts_of(session, job_id, principal, limit=MOST_ATTEMPTS)
     return Shown(
         row=JobRow(job=seen.out, has_poster=job.poster_key is not None),
         moment_of_job=moment_of(seen),
         attempts=attempts,
         more_attempts=more,
-        deliveries=_deliveries(session, job_id) if viewer.may_keep_webhooks else [],
+        deliveries=deliveries,
     )
-
-
-def _deliveries(session: Session, job_id: str) -> list[Told]:
-    rows = session.execute(
-        select(WebhookDelivery, WebhookEvent, WebhookEndpoint, WebhookTry)
-        .join(WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id)
-        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
-        .outerjoin(
-            WebhookTry,
-            (WebhookTry.delivery_id == WebhookDelivery.id) & (WebhookTry.number == WebhookDelivery.tries),
-        )
-        .where(WebhookEvent.job_id == job_id)
-        .order_by(WebhookDelivery.id.desc())
-        .limit(MOST_DELIVERIES)
-    )
-    return [Told(*row) for row in rows]

@@ -112,14 +112,9 @@ def retry_from_page(
         with services.database.transaction() as session:
             created = retry(session, job_id, services, tenant_id=viewer.principal.tenant_id)
         services.queue.wake()
-        return page_of(created.body["id"])
+        return f"/dashboard/jobs/{created.body['id']}"
 
     return press(act, request, viewer, form, scope=Scope.JOBS_WRITE)
-
-
-def page_of(job_id: str) -> str:
-    """The address of a job's page."""
-    return f"/dashboard/jobs/{job_id}"
 
 
 @router.get("/dashboard/jobs/{job_id}/content")

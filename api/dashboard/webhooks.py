@@ -5,7 +5,6 @@ For viewers whose key has the scope `webhooks`. Works without a script.
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.dashboard.delivery_rows import DeliveryRow, delivery_rows
 from api.dashboard.forms import Form, LoggedIn, SomeViewer, must_have, show_login, title_of
 from api.dashboard.pages import render
 from api.dashboard.session import Viewer, check_csrf
@@ -25,25 +25,12 @@ from api.pagination import fetch_page
 from api.schemas import DeliveryId, EndpointId
 from api.services import InjectedServices
 from api.webhook_shapes import RangeToReplay
-from models.webhook import DeliveryStatus, WebhookDelivery, WebhookEndpoint, WebhookEvent, WebhookTry
+from models.webhook import WebhookDelivery, WebhookEndpoint
 
 PLACE = "/dashboard/webhooks"
 MOST_ENDPOINTS = 100
 
 router = APIRouter(include_in_schema=False)
-
-
-@dataclass(frozen=True)
-class DeliveryRow:
-    """A delivery as a row of the table shows it."""
-
-    delivery: WebhookDelivery
-    event: WebhookEvent
-    last_try: WebhookTry | None  # None: there was none yet, or it is too long ago
-
-    @property
-    def has_ended(self) -> bool:
-        return self.delivery.status != DeliveryStatus.PENDING
 
 
 @router.get(PLACE)
@@ -141,12 +128,5 @@ def _rows(session: Session, endpoint: WebhookEndpoint, after: str | None, limit:
         WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.tenant_id == endpoint.tenant_id
     )
     deliveries, has_more = fetch_page(session, query, WebhookDelivery.id, after=after, limit=limit)
-    of_events = select(WebhookEvent).where(WebhookEvent.id.in_([one.event_id for one in deliveries]))
-    events = {event.id: event for event in session.scalars(of_events)}
-    of_tries = (
-        select(WebhookTry)
-        .join(WebhookDelivery, WebhookDelivery.id == WebhookTry.delivery_id)
-        .where(WebhookTry.delivery_id.in_([one.id for one in deliveries]), WebhookTry.number == WebhookDelivery.tries)
-    )
-    tries = {one.delivery_id: one for one in session.scalars(of_tries)}
-    return [DeliveryRow(one, events[one.event_id], tries.get(one.id)) for one in deliveries], has_more
+    shown = WebhookDelivery.id.in_([one.id for one in deliveries])
+    return delivery_rows(session, shown, limit=limit), has_more

@@ -1,5 +1,5 @@
 // Keeps the page of one job fresh. The page works without it, only less live.
-import { act, follow, showLive, showTimes } from "./live.js";
+import { act, focusIn, follow, showLive, showTimes } from "./live.js";
 
 const page = document.querySelector(".job");
 const shown = new Map([...page.querySelectorAll("section[id]")].map((part) => [part.id, part.innerHTML]));
@@ -23,5 +23,5 @@ function put(id, html) {
   const hadFocus = part.contains(document.activeElement);
   showTimes(template.content);
   part.replaceChildren(template.content);
-  if (hadFocus) (part.querySelector(".actions button, .actions a") || document.getElementById("main")).focus();
+  if (hadFocus) focusIn(part);
 }

@@ -1,5 +1,5 @@
 // Keeps the list of jobs fresh and plays videos in place. The page works without it, only less live.
-import { act, follow, showTimes } from "./live.js";
+import { act, focusIn, follow, showTimes } from "./live.js";
 
 const body = document.getElementById("rows");
 
@@ -33,7 +33,7 @@ function putRow(id, html) {
   } else if (old.outerHTML !== fresh.outerHTML && !isPlaying(old)) {
     const hadFocus = old.contains(document.activeElement);
     old.replaceWith(fresh);
-    if (hadFocus) (fresh.querySelector(".actions button, .actions a") || document.getElementById("main")).focus();
+    if (hadFocus) focusIn(fresh);
   }
 }
 

@@ -61,6 +61,11 @@ export async function act(event, made = () => {}) {
   }
 }
 
+// For what replaces something that had the focus.
+export function focusIn(part) {
+  (part.querySelector(".actions button, .actions a") || document.getElementById("main")).focus();
+}
+
 function tell(text) {
   notice.textContent = text;
   notice.hidden = false;
