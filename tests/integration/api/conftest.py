@@ -11,6 +11,7 @@ from api.settings import ApiSettings
 from models.database import Database
 from models.tenant import Tenant
 from tests import factories
+from tests.integration.api.pages import hidden
 from tests.integration.api.running import RunningApi, api_settings, running_api
 
 
@@ -50,3 +51,23 @@ def stranger(api: RunningApi, make_key: Callable[..., str], database: Database) 
         other = factories.add_tenant(session)
     with api.client(make_key(tenant_id=other.id)) as client:
         yield client
+
+
+@pytest.fixture
+def browser(api: RunningApi) -> Iterator[httpx.Client]:
+    """Keeps cookies, follows nothing."""
+    with api.client() as browser:
+        yield browser
+
+
+@pytest.fixture
+def log_in(browser: httpx.Client, make_key: Callable[..., str]) -> Callable[..., httpx.Client]:
+    """`log_in(*scopes)`: the browser, logged in by a new key with these scopes."""
+
+    def log_in(*scopes: Scope, **owner: str) -> httpx.Client:
+        browser.cookies.clear()
+        nonce = hidden(browser.get("/"), "nonce")
+        browser.post("/login", data={"nonce": nonce, "key": make_key(*scopes, **owner)})
+        return browser
+
+    return log_in

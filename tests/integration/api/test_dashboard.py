@@ -2,11 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import pytest
 
 from api.keys import Scope, revoke_key
 from models.database import Database
@@ -14,20 +13,8 @@ from models.job import Job, JobStatus, Phase
 from models.tenant import Tenant
 from models.transitions import claim, fail, heartbeat
 from tests.integration.api.outputs import POSTER, VIDEO, finish
+from tests.integration.api.pages import hidden
 from tests.integration.api.running import RunningApi, api_settings, problem, running_api
-
-
-@pytest.fixture
-def browser(api: RunningApi) -> Iterator[httpx.Client]:
-    """Keeps cookies, follows nothing."""
-    with api.client() as client:
-        yield client
-
-
-def hidden(page: httpx.Response, name: str) -> str:
-    found = re.search(rf'name="{name}" value="([^"]+)"', page.text)
-    assert found, page.text
-    return found[1]
 
 
 def log_in(browser: httpx.Client, key: str) -> httpx.Response:

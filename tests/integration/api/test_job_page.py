@@ -16,34 +16,11 @@ from models.job import Job
 from models.transitions import fail
 from models.webhook import WebhookDelivery, WebhookEndpoint
 from tests.integration.api.outputs import finish
+from tests.integration.api.pages import hidden
 from tests.integration.api.running import RunningApi, problem
 from tests.integration.api.tries import begin_again
 
 LogIn = Callable[..., httpx.Client]
-
-
-@pytest.fixture
-def browser(api: RunningApi) -> Iterator[httpx.Client]:
-    """Keeps cookies, follows nothing."""
-    with api.client() as browser:
-        yield browser
-
-
-@pytest.fixture
-def log_in(browser: httpx.Client, make_key: Callable[..., str]) -> LogIn:
-    def log_in(*scopes: Scope) -> httpx.Client:
-        browser.cookies.clear()
-        form = browser.get("/")
-        browser.post("/login", data={"nonce": hidden(form, "nonce"), "key": make_key(*scopes)})
-        return browser
-
-    return log_in
-
-
-def hidden(page: httpx.Response, name: str) -> str:
-    found = re.search(rf'name="{name}" value="([^"]*)"', page.text)
-    assert found, page.text
-    return found[1]
 
 
 def test_it_tells_what_was_asked_for_and_what_became_of_every_try(

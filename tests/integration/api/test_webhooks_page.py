@@ -1,7 +1,6 @@
 """The dashboard's page of webhooks, by plain requests."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -13,23 +12,10 @@ from models.deliveries import TryResult, claim_delivery, record_try
 from models.job import Job
 from models.transitions import request_cancel
 from models.webhook import WebhookDelivery, WebhookEndpoint
+from tests.integration.api.pages import hidden
 from tests.integration.api.running import RunningApi, problem
 
 LogIn = Callable[..., httpx.Client]
-
-
-@pytest.fixture
-def log_in(api: RunningApi, make_key: Callable[..., str]) -> Iterator[LogIn]:
-    """`log_in(*scopes)`: a browser that keeps cookies and follows nothing."""
-    with api.client() as browser:
-
-        def log_in(*scopes: Scope, **owner: str) -> httpx.Client:
-            browser.cookies.clear()
-            nonce = _hidden(browser.get("/"), "nonce")
-            browser.post("/login", data={"nonce": nonce, "key": make_key(*scopes, **owner)})
-            return browser
-
-        yield log_in
 
 
 @pytest.fixture
@@ -62,7 +48,7 @@ def test_the_page_shows_endpoints_deliveries_and_their_last_try(log_in: LogIn, d
 def test_a_button_sends_one_again(log_in: LogIn, delivery: WebhookDelivery, database: Database) -> None:
     browser = log_in()
     place = f"/dashboard/webhooks/{delivery.endpoint_id}/deliveries/{delivery.id}/replay"
-    token = _hidden(browser.get("/dashboard/webhooks"), "csrf")
+    token = hidden(browser.get("/dashboard/webhooks"), "csrf")
 
     forged = browser.post(place, data={"csrf": "x"})
     assert "notice=invalid_csrf_token" in forged.headers["location"]
@@ -82,7 +68,7 @@ def test_the_form_sends_all_again_that_died_since_a_moment(
     monkeypatch.setattr("api.deliveries.MOST_AT_ONCE", 1)
     browser = log_in()
     place = f"/dashboard/webhooks/{delivery.endpoint_id}/replay"
-    token = _hidden(browser.get("/dashboard/webhooks"), "csrf")
+    token = hidden(browser.get("/dashboard/webhooks"), "csrf")
     with database.transaction() as session:
         session.execute(text("UPDATE webhook_deliveries SET created_at = '2026-03-01T12:00Z'"))
 
@@ -104,7 +90,7 @@ def test_a_key_without_the_scope_and_another_tenant_see_and_change_nothing(
     assert "/dashboard/webhooks" not in page.text
     assert problem(browser.get("/dashboard/webhooks")) == (403, "scope_missing")
     place = f"/dashboard/webhooks/{delivery.endpoint_id}/replay"
-    refused = browser.post(place, data={"csrf": _hidden(page, "csrf"), "since": "2026-03-01T12:00"})
+    refused = browser.post(place, data={"csrf": hidden(page, "csrf"), "since": "2026-03-01T12:00"})
     assert "notice=scope_missing" in refused.headers["location"]
 
     with database.transaction() as session:
@@ -112,7 +98,7 @@ def test_a_key_without_the_scope_and_another_tenant_see_and_change_nothing(
     browser = log_in(tenant_id="ten_other")
     page = browser.get("/dashboard/webhooks", params={"endpoint": delivery.endpoint_id})
     assert delivery.endpoint_id not in page.text
-    token = _hidden(page, "csrf")
+    token = hidden(page, "csrf")
     refused = browser.post(place, data={"csrf": token, "since": "2026-03-01T12:00"})
     assert "notice=not_found" in refused.headers["location"]
     assert _status(database, delivery) == "dead"
@@ -121,16 +107,10 @@ def test_a_key_without_the_scope_and_another_tenant_see_and_change_nothing(
 def test_it_is_shown_after_logging_in_and_not_before(api: RunningApi, make_key: Callable[..., str]) -> None:
     with api.client() as browser:
         form = browser.get("/dashboard/webhooks")
-        data = {name: _hidden(form, name) for name in ("nonce", "then")}
+        data = {name: hidden(form, name) for name in ("nonce", "then")}
         answer = browser.post("/login", data={**data, "key": make_key()})
     assert "No endpoints yet" not in form.text
     assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/webhooks")
-
-
-def _hidden(page: httpx.Response, name: str) -> str:
-    found = re.search(rf'name="{name}" value="([^"]+)"', page.text)
-    assert found, page.text
-    return found[1]
 
 
 def _status(database: Database, delivery: WebhookDelivery) -> str:

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -12,24 +12,11 @@ from api.keys import Scope
 from models.database import Database
 from models.job import Job
 from models.worker_node import NodeState, WorkerNode
+from tests.integration.api.pages import hidden
 from tests.integration.api.running import RunningApi, problem
 
 PLACE = "/dashboard/workers"
 LogIn = Callable[..., httpx.Client]
-
-
-@pytest.fixture
-def log_in(api: RunningApi, make_key: Callable[..., str]) -> Iterator[LogIn]:
-    """`log_in(*scopes)`: a browser that keeps cookies and follows nothing."""
-    with api.client() as browser:
-
-        def log_in(*scopes: Scope) -> httpx.Client:
-            browser.cookies.clear()
-            nonce = _hidden(browser.get("/"), "nonce")
-            browser.post("/login", data={"nonce": nonce, "key": make_key(*scopes)})
-            return browser
-
-        yield log_in
 
 
 @pytest.fixture
@@ -73,7 +60,7 @@ def test_only_a_key_for_it_drains_and_only_with_the_token(log_in: LogIn, nodes: 
     admin = log_in()
     page = admin.get(PLACE)
     assert "/drain" not in page.text
-    refused = admin.post(f"{PLACE}/drain", data={**form, "csrf": _hidden(page, "csrf")})
+    refused = admin.post(f"{PLACE}/drain", data={**form, "csrf": hidden(page, "csrf")})
     assert refused.headers["location"] == f"{PLACE}?notice=scope_missing"
 
     operator = log_in(Scope.JOBS_READ, Scope.WORKERS, Scope.DRAIN)
@@ -82,7 +69,7 @@ def test_only_a_key_for_it_drains_and_only_with_the_token(log_in: LogIn, nodes: 
     foreign = operator.post(f"{PLACE}/drain", data={**form, "csrf": "x"}, headers={"Accept": "application/json"})
     assert problem(foreign) == (403, "invalid_csrf_token")
     assert asked() == []
-    token = _hidden(page, "csrf")
+    token = hidden(page, "csrf")
     assert operator.post(f"{PLACE}/drain", data={**form, "csrf": token}).headers["location"] == PLACE
     assert asked() == ["gpu/<1>"]
     assert "asked to end" in operator.get(PLACE).text
@@ -95,10 +82,4 @@ def test_it_is_for_keys_that_see_workers(log_in: LogIn, api: RunningApi) -> None
     assert PLACE not in reader.get("/").text
     assert problem(reader.get(PLACE)) == (403, "scope_missing")
     with api.client() as nobody:
-        assert _hidden(nobody.get(PLACE), "then") == PLACE
-
-
-def _hidden(page: httpx.Response, name: str) -> str:
-    found = re.search(rf'name="{name}" value="([^"]+)"', page.text)
-    assert found, page.text
-    return found[1]
+        assert hidden(nobody.get(PLACE), "then") == PLACE
