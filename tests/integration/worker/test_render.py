@@ -36,7 +36,7 @@ def test_jobs_end_as_they_should_and_the_group_stays_warm(around: Surroundings) 
         _garbage_in_the_queue_ends_only_the_consumer(around, node)
         _a_killed_consumer_frees_the_group_for_its_next_job(around, node)
         assert node.rank_pids() == ranks
-        assert _left_behind(around, node) == []
+        wait_for(lambda: not _left_behind(around, node))  # an attempt's status comes before its files go
         row = node.row()
         assert row is not None
         assert (row.group_restarts, row.ranks, row.preset) == (0, 2, "tiny")
