@@ -100,10 +100,10 @@ FULL = Plan(
     config=AVATAR,
     frames=(Frame(192, 192), Frame(144, 192)),
     shares={
-        Phase.SEEING: Share(7.0, _NO_END, rate=1e-3),
-        Phase.HEARING: Share(3.5, _NO_END, rate=1e-3, batch=64),
-        Phase.TEACHER_FORCING: Share(6.5, _NO_END, rate=1e-3, batch=16),
-        Phase.SELF_FORCING: Share(5.5, _NO_END, rate=3e-4, batch=16),
+        Phase.SEEING: Share(6.0, _NO_END, rate=1e-3),
+        Phase.HEARING: Share(3.7, _NO_END, rate=1e-3, batch=64),
+        Phase.TEACHER_FORCING: Share(6.0, _NO_END, rate=1e-3, batch=16),
+        Phase.SELF_FORCING: Share(5.0, _NO_END, rate=3e-4, batch=16),
     },
     seeing_clips=1500,
     seeing_frames=49,
@@ -115,11 +115,11 @@ FULL = Plan(
     hearing_pieces=80_000,
     hearing_s=3.0,
     statistics_batches=24,
-    pool_clips=700,
-    pool_blocks=20,
+    pool_clips=1000,
+    pool_blocks=14,
     forced_blocks=6,
 )
-"""For one H200: 22.5 minutes, and about two for what lies between."""
+"""For one H200: 20.7 minutes, and a little more than two for what lies between."""
 
 TINY = Plan(
     config=AVATAR,

@@ -27,6 +27,9 @@ _KL = 1e-6
 _EDGES = 0.3
 _FIRST_CERTAINTY = 6.0
 """By how much the log variance of the posterior begins below 0: noise of variance 1 drowns what is to be learned."""
+_INEXACT = 0.15
+"""Most by which latents are off when they are decoded, as a share of their deviation: those of a DiT are never exact,
+and what is decoded from them is to stand still all the same."""
 _GAIN = 3**0.5
 """On torch's first weights, so that a layer gives out what it gets in: colours come through from the beginning."""
 _MOUTH = 3.0
@@ -141,11 +144,13 @@ class SeeingLesson:
         pixels = bank.pixels[:, first : first + length, :, *part][own]
         latents = (count, self._plan.config.vae.z_dim, 1 + (length - 1) // 4, rows // 8, columns // 8)
         drawn = torch.Generator(self._device).manual_seed(int(chosen.integers(2**62)))
+        off = _INEXACT * torch.rand((count, 1, 1, 1, 1), generator=drawn, device=self._device)
         return Examples(
             key,
             {
                 "pixels": pixels.transpose(1, 2).float() / 127.5 - 1,
                 "weight": bank.weight[part],
+                "off": off,
                 "noise": torch.randn(latents, generator=drawn, device=self._device),
             },
         )
@@ -155,13 +160,14 @@ class SeeingLesson:
         pixels_B3THW, weight = examples.tensors["pixels"], examples.tensors["weight"]
         with autocast(self._device):
             posterior = self._network.encode(pixels_B3THW).latent_dist
-            latents = posterior.mean + posterior.std * examples.tensors["noise"]
+            deviation = posterior.mean.detach().float().std((0, 2, 3, 4), keepdim=True)
+            spread = posterior.std + examples.tensors["off"] * deviation
+            latents = posterior.mean + spread * examples.tensors["noise"]
             made = self._network.decode(latents).sample.float()
         error = (made - pixels_B3THW).abs()
         level = (error * weight).mean() / weight.mean()
         edges = _edges(made, pixels_B3THW, weight)
-        spread = posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()
-        kl = 0.5 * spread.mean()
+        kl = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         return Losses(level + _EDGES * edges + _KL * kl, {"level": error.mean(), "edges": edges, "kl": kl})
 
     def _view(self, turn: int) -> tuple[int, View]:
