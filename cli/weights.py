@@ -52,7 +52,9 @@ def weights() -> typer.Typer:
 
 def pull(
     directory: DIRECTORY,
-    preset: Annotated[str, typer.Option(help="Of which preset; tiny needs no files.")] = "14b",
+    preset: Annotated[
+        str, typer.Option(help="Of which preset; avatar comes with the code, and tiny needs none.")
+    ] = "14b",
     revision: REVISION = None,
 ) -> None:
     """Fetch what is missing: about 45 GB for 14b. A pull that broke off goes on where it stopped.

@@ -78,7 +78,9 @@ def main(arguments: list[str]) -> int:
 
 def _network(settings: WorkerSettings) -> NetworkIdentity:
     return NetworkIdentity(
-        preset=settings.preset, weights=weights_identity(settings.weights), precision=settings.precision
+        preset=settings.preset,
+        weights=weights_identity(settings.preset, settings.weights),
+        precision=settings.precision,
     )
 
 

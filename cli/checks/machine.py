@@ -9,8 +9,8 @@ from cli.checks.finding import Finding, State
 
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
-TINY_MEMORY_GIB = 3
-TINY_DISK_GIB = 2
+CPU_MEMORY_GIB = 3
+CPU_DISK_GIB = 2
 
 
 def python() -> Finding:
@@ -25,9 +25,9 @@ def memory() -> Finding:
 
     seen = psutil.virtual_memory()
     said = f"{seen.available / 2**30:.1f} of {seen.total / 2**30:.1f} GiB free"
-    if seen.available >= TINY_MEMORY_GIB * 2**30:
+    if seen.available >= CPU_MEMORY_GIB * 2**30:
         return Finding("memory", State.OK, said)
-    mend = f"three CPU ranks of the tiny preset take about {TINY_MEMORY_GIB} GiB: end other programs"
+    mend = f"three CPU ranks of the avatar preset take about {CPU_MEMORY_GIB} GiB: end other programs"
     return Finding("memory", State.NOTE, said, mend)
 
 
@@ -42,6 +42,6 @@ def disks() -> list[Finding]:
 def _disk(name: str, place: Path) -> Finding:
     free = shutil.disk_usage(place).free / 2**30
     said = f"{free:.1f} GiB free at {place}"
-    if free >= TINY_DISK_GIB:
+    if free >= CPU_DISK_GIB:
         return Finding(name, State.OK, said)
-    return Finding(name, State.MISSING, said, f"at least {TINY_DISK_GIB} GiB are needed: free some")
+    return Finding(name, State.MISSING, said, f"at least {CPU_DISK_GIB} GiB are needed: free some")

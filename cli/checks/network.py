@@ -34,7 +34,7 @@ def gpus() -> list[Finding]:
     driver = _driver()
     if not torch.cuda.is_available():
         if driver is None:
-            said = "none; the tiny preset runs on the CPU, the 14b preset needs one"
+            said = "none; the avatar preset runs on the CPU, the 14b preset needs one"
             return [Finding("GPU", State.NOTE, said)]
         mend = "check CUDA_VISIBLE_DEVICES, and that the driver is new enough for this PyTorch"
         return [Finding("GPU", State.MISSING, f"driver {driver} is there, but PyTorch sees no GPU", mend)]

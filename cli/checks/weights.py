@@ -4,16 +4,33 @@ import os
 from pathlib import Path
 
 from cli.checks.finding import Finding, State
+from worker.weights.catalog import BUNDLED, DRAWN_PRESETS
 
-DRAWN = "tiny"
 MEND = "fetch them with `realvideo weights pull --directory DIRECTORY` and name the directory in REALVIDEO_WEIGHTS"
+BUNDLE_MEND = "the file is a part of this program: install or check it out again"
 
 
 def presets() -> list[Finding]:
     """One finding for each preset."""
     from worker.pipeline.config import PRESETS
 
-    return [_drawn(name) if name == DRAWN else _released(name) for name in PRESETS]
+    return [_found(name) for name in PRESETS]
+
+
+def _found(name: str) -> Finding:
+    if name in BUNDLED:
+        return _bundled(name, BUNDLED[name])
+    return _drawn(name) if name in DRAWN_PRESETS else _released(name)
+
+
+def _bundled(name: str, file: Path) -> Finding:
+    from worker.pipeline.checkpoint import BundledWeights, CheckpointError
+
+    try:
+        BundledWeights(file)
+    except CheckpointError as error:
+        return Finding(_title(name), State.MISSING, str(error), BUNDLE_MEND)
+    return Finding(_title(name), State.OK, f"come with the code: {file} (for drawn portraits)")
 
 
 def _drawn(name: str) -> Finding:

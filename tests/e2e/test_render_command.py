@@ -88,7 +88,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(tmp_path: Path) -> None:
         (("-a", "text.wav", "-i", str(PORTRAIT)), 1, "audio_unreadable"),
         (("-a", "empty.wav", "-i", str(PORTRAIT)), 1, "audio_empty"),
         (("-a", str(SPEECH), "-i", "text.wav"), 1, "picture_unreadable"),
-        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--preset", "7b"), 2, "there are tiny, 14b"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--preset", "7b"), 2, "there are avatar, tiny, 14b"),
         (("-a", "nothing.wav", "-i", str(PORTRAIT)), 2, "no file nothing.wav"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "-o", "no/such/place.mp4"), 2, "no/such"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--ranks", "4"), 2, "possible numbers of ranks: 1, 2, 3"),

@@ -13,12 +13,15 @@ import typer
 
 from worker.bench.figures import Part
 from worker.bench.plan import FLOAT32, Device, Plan, UnusableOptions, resolved_device
+from worker.pipeline.config import PRESETS
 from worker.pipeline.precision import MemoryUse, Precision
+from worker.weights.catalog import BUNDLED
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 ALL = "all"
 USUAL_RANKS = (1,)
+USUAL_SIZE = (480, 640)
 
 
 class NotAllMeasured(Exception):
@@ -30,7 +33,9 @@ def bench(
         list[str] | None,
         typer.Option(help="dit, vae, render or all, with commas. Default: all, or with --compare nothing more."),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="14b or tiny. Default: 14b on a GPU, tiny on a CPU.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="avatar, tiny or 14b. Default: 14b on a GPU, avatar on a CPU.")
+    ] = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,7 +62,10 @@ def bench(
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Default: a GPU where the driver shows one.")] = Device.AUTO,
-    size: Annotated[str, typer.Option(help="Width x height of the video in pixels.")] = "480x640",
+    size: Annotated[
+        str | None,
+        typer.Option(help="Width x height of the video in pixels. Default: 480x640, for avatar 192x192."),
+    ] = None,
     blocks: Annotated[
         int, typer.Option(min=1, help="Blocks (8 frames, half a second of video) that count in each row.")
     ] = 24,
@@ -89,7 +97,7 @@ def bench(
             exists=True,
             file_okay=False,
             help="Directory of the released weights. Without it they are drawn from a seed, which takes the same time "
-            "in use but says little about errors.",
+            "in use but says little about errors. Those of avatar come with the code.",
         ),
     ] = None,
     threads: Annotated[
@@ -112,9 +120,10 @@ def bench(
         names = (Precision.FULL, Precision.FP8) if on is Device.CUDA else (FLOAT32, Precision.FULL)
     _known("--precision", names, (FLOAT32, *Precision))
     parts = _parts(what, comparing=compare)
-    width, height = _size(size)
+    preset = preset or ("14b" if on is Device.CUDA else "avatar")
+    width, height = _usual_size(preset) if size is None else _size(size)
     plan = Plan(
-        preset=preset or ("14b" if on is Device.CUDA else "tiny"),
+        preset=preset,
         device=on,
         parts=parts,
         precisions=tuple(str(name) for name in names if not (compare and name == FLOAT32)),
@@ -128,7 +137,7 @@ def bench(
         blocks=blocks if seconds is None else max(1, round(2 * seconds)),
         compared_blocks=compared_blocks,
         memory=memory,
-        weights=weights,
+        weights=BUNDLED.get(preset, weights),
         audio=audio,
         image=image,
         threads=threads or (None if on is Device.CUDA else max(1, (os.cpu_count() or 1) // (replicas * max(counts)))),
@@ -163,6 +172,12 @@ def _known(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
             raise UnusableOptions(f"{option} takes {', '.join(known)}, not {name}")
+
+
+def _usual_size(preset: str) -> tuple[int, int]:
+    """Width and height. Of a preset that there is not it does not matter: the plan refuses it."""
+    known = PRESETS[preset].picture_sizes if preset in PRESETS else ()
+    return known[0] if known else USUAL_SIZE
 
 
 def _size(size: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.pipeline.checkpoint import RandomWeights, ReleasedWeights, WeightSource
+from worker.pipeline.checkpoint import BundledWeights, RandomWeights, ReleasedWeights, WeightSource
 from worker.pipeline.conditioning import LEAD_ROWS
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, PIXELS_PER_LATENT, VIDEO_FPS, DiTConfig, PipelineConfig, Tokenizer
 from worker.pipeline.dit.audio_net import rows_for
@@ -24,9 +24,11 @@ PROMPT = "A character is talking."
 PROMPT_ROWS = 8
 
 
-def weights_from(directory: Path | None) -> WeightSource:
-    """The released ones in `directory`, or drawn ones."""
-    return RandomWeights(SEED) if directory is None else ReleasedWeights(directory)
+def weights_from(place: Path | None) -> WeightSource:
+    """Those of a bundled file, the released ones in a directory, or drawn ones."""
+    if place is None:
+        return RandomWeights(SEED)
+    return BundledWeights(place) if place.is_file() else ReleasedWeights(place)
 
 
 def with_byte_tokenizer(config: PipelineConfig) -> PipelineConfig:

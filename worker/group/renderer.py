@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 
@@ -23,9 +24,9 @@ from worker.group.messages import DeviceReport, Draw, Launch
 from worker.group.preparation import Preparation, Prepared, settings_of
 from worker.group.request import OnProgress, RenderPhase, RenderProgress, RenderRequest, ShouldCancel
 from worker.media.speech import SPEECH_RATE
-from worker.pipeline.checkpoint import CheckpointError, RandomWeights, ReleasedWeights, WeightSource
+from worker.pipeline.checkpoint import BundledWeights, CheckpointError, RandomWeights, ReleasedWeights, WeightSource
 from worker.pipeline.compute import Compute
-from worker.pipeline.config import preset
+from worker.pipeline.config import check_size, preset
 from worker.pipeline.dit_clock import DiTSeconds, OnDiTWork
 from worker.pipeline.errors import (
     ImpossibleLayout,
@@ -41,6 +42,7 @@ from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.rank_counts import check_heads
 from worker.pipeline.settings import SIDE_MULTIPLE, RenderInputs, RenderSettings
 from worker.pipeline.sound import UnusableSound
+from worker.weights.catalog import BUNDLED, DRAWN_PRESETS
 
 CANARY_FRAMES_CPU = {2: 13}
 """For 2 denoising steps two blocks: the first of a stream, and one that is like all others."""
@@ -50,8 +52,6 @@ every place of the ring."""
 CANARY_SIZE_GPU = (640, 480)
 CANARY_SIZE_CPU = (64, 64)
 REPORT_EVERY_S = 1.0
-PRESETS_WITHOUT_FILES = frozenset({"tiny"})
-"""Their weights are drawn. Any other preset without files would ship noise."""
 WEIGHTS_SEED = 0
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,25 @@ class PipelineRenderer:
     def prove(self) -> None:
         """Render a little of nothing, so that a rank that says it is ready has done all that a job will ask of it.
 
-        On a GPU at the usual size, which also compiles and records what the first job would have to wait for.
+        On a GPU at the usual size, or at all there are, which also compiles and records what the first job would have
+        to wait for.
         """
         on_gpu = self._device.type == "cuda"
+        for height, width in self._canary_sizes():
+            self._prove(height=height, width=width, frames_by_steps=CANARY_FRAMES_GPU if on_gpu else CANARY_FRAMES_CPU)
+
+    def _canary_sizes(self) -> Sequence[tuple[int, int]]:
+        """Height and width in pixels, of pictures that these ranks can share."""
+        on_gpu = self._device.type == "cuda"
+        if self._pipeline.config.picture_sizes:
+            known = [(height, width) for width, height in self._pipeline.config.picture_sizes]
+            return known if on_gpu else known[-1:]
         unit = SIDE_MULTIPLE * self._layout.dit_size
         height, width = (-(-side // unit) * unit for side in (CANARY_SIZE_GPU if on_gpu else CANARY_SIZE_CPU))
-        for steps, frames in (CANARY_FRAMES_GPU if on_gpu else CANARY_FRAMES_CPU).items():
+        return [(height, width)]
+
+    def _prove(self, *, height: int, width: int, frames_by_steps: Mapping[int, int]) -> None:
+        for steps, frames in frames_by_steps.items():
             settings = RenderSettings(
                 height=height, width=width, frames=frames, seed=0, denoising_steps=steps, prompt=USUAL_PROMPT
             )
@@ -145,6 +158,7 @@ class PipelineRenderer:
         dit = _DiTReports(on_dit)
         try:
             settings = settings_of(draw.request)
+            check_size(self._pipeline.config, width=settings.width, height=settings.height)
             self._pipeline.check(settings)
             self._pipeline.clock.begin(wanted_since=draw.wanted_since, on_work=dit.note)
             if not self._layout.holds_encoders:
@@ -263,8 +277,10 @@ def _device(launch: Launch) -> torch.device:
 
 
 def _weights(launch: Launch) -> WeightSource:
+    if launch.preset in BUNDLED:
+        return BundledWeights(BUNDLED[launch.preset])
     if launch.weights is not None:
         return ReleasedWeights(launch.weights)
-    if launch.preset not in PRESETS_WITHOUT_FILES:
+    if launch.preset not in DRAWN_PRESETS:
         raise GroupRefused("weights_missing", f"preset {launch.preset!r} needs a directory of weights")
     return RandomWeights(WEIGHTS_SEED)

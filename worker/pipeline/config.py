@@ -1,8 +1,8 @@
 """Sizes of the four networks and the presets that name a full set of them.
 
 Knows numbers only: no tensors, no files, no devices. The released sizes are those of `Wan-AI/Wan2.2-S2V-14B` and
-`zai-org/RealVideo` (model specification, sections 2, 3, 9, 10 and 11). `tiny` has the same architecture, small enough
-for two processor cores; its weights are drawn from a seed.
+`zai-org/RealVideo` (model specification, sections 2, 3, 9, 10 and 11). `tiny` and `avatar` have the same architecture,
+small enough for two processor cores: the weights of `tiny` are drawn from a seed, those of `avatar` come with the code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from worker.pipeline.errors import UnknownPreset
+from worker.pipeline.errors import InvalidRender, UnknownPreset
 
 VIDEO_FPS = 16
 """Pixel frames per second that the network makes; one audio feature row belongs to each."""
@@ -169,6 +169,10 @@ class PipelineConfig:
     vae: VAEConfig
     text: TextEncoderConfig
     audio: AudioEncoderConfig
+    picture_sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height in pixels of the only pictures that its weights know; empty: any will do."""
+    drawn_portraits_only: bool = False
+    """Whether its weights know no other faces than those that `worker.training` draws."""
 
     def __post_init__(self) -> None:
         pairs = {
@@ -284,11 +288,12 @@ AVATAR = PipelineConfig(
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=8,
     ),
+    picture_sizes=((192, 192), (144, 192)),
+    drawn_portraits_only=True,
 )
-"""Small enough to come with the code and for a laptop's processor; trained by `worker.training` on faces it draws. Not
-among the presets as long as there are no weights of it."""
+"""Small enough to come with the code and for a laptop's processor; trained by `worker.training` on faces it draws."""
 
-PRESETS: Mapping[str, PipelineConfig] = MappingProxyType({"tiny": _TINY, "14b": _14B})
+PRESETS: Mapping[str, PipelineConfig] = MappingProxyType({"avatar": AVATAR, "tiny": _TINY, "14b": _14B})
 
 
 def preset(name: str) -> PipelineConfig:
@@ -297,3 +302,10 @@ def preset(name: str) -> PipelineConfig:
         return PRESETS[name]
     except KeyError:
         raise UnknownPreset(name, known=tuple(PRESETS)) from None
+
+
+def check_size(config: PipelineConfig, *, width: int, height: int) -> None:
+    """Raises `InvalidRender`, which names the sizes there are, for a picture that the weights do not know."""
+    if config.picture_sizes and (width, height) not in config.picture_sizes:
+        known = " or ".join(f"{one} x {other}" for one, other in config.picture_sizes)
+        raise InvalidRender(f"the {config.name} preset draws {known} pixels, not {width} x {height}")

@@ -1,4 +1,5 @@
-"""Which published files are wanted (model specification, section 2).
+"""Where the weights of each preset come from: which published files are wanted (model specification, section 2), and
+which come with the code.
 
 Knows repositories and file names. `main` is only where a directory begins: the commit that a first pull finds there is
 written into its manifest, and every later pull into that directory takes that commit. No commit and no hash is written
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from worker.pipeline.published import REALVIDEO, S2V, T2V_DIFFUSERS, WAV2VEC2
@@ -33,7 +35,13 @@ RELEASED = (
 """All that a render with the released network reads: about 45 GB with half-precision weights."""
 
 FILES_OF_PRESETS: Mapping[str, tuple[Repository, ...]] = MappingProxyType({"14b": RELEASED})
-"""The presets that need files. `tiny` draws its weights."""
+"""The presets that need files which are not here."""
+
+BUNDLED: Mapping[str, Path] = MappingProxyType({"avatar": Path(__file__).with_name("avatar.safetensors")})
+"""The presets whose weights come with the code, whatever directory is named, and the file of each."""
+
+DRAWN_PRESETS = frozenset({"tiny"})
+"""Their weights are drawn from a seed. Any other preset without files would ship noise."""
 
 S2V_BASE = (Repository(S2V, ("config.json", "diffusion_pytorch_model*.safetensors*")),)
 """The network that RealVideo was trained from."""

@@ -1,4 +1,4 @@
-"""Whether two directories hold the same weights, without reading them. Knows the manifest and files; no network."""
+"""Whether two nodes draw with the same weights. Knows the manifest and files; no network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 from pathlib import Path
 
+from worker.weights.catalog import BUNDLED
 from worker.weights.errors import ManifestUnreadable
 from worker.weights.manifest import Manifest
 
@@ -15,12 +16,14 @@ DRAWN = "drawn"
 """Of weights that are drawn from a seed."""
 
 
-def weights_identity(directory: Path | None) -> str:
-    """The same for the same weights, and different for others.
+def weights_identity(preset: str, directory: Path | None) -> str:
+    """The same for the same weights, and different for others. Raises OSError.
 
-    By the hashes in the manifest of what was pulled; where there is none that can be read, by name, size and time of
-    every file, so a copy made by hand may look like other weights. Raises OSError.
+    A bundled file is read. A directory is known by the hashes in the manifest of what was pulled; where there is none
+    that can be read, by name, size and time of every file, so a copy made by hand may look like other weights.
     """
+    if preset in BUNDLED:
+        return _file_hash(BUNDLED[preset])
     if directory is None:
         return DRAWN
     try:
@@ -37,3 +40,8 @@ def weights_identity(directory: Path | None) -> str:
             if path.is_file()
         ]
     return hashlib.sha256("\n".join(known).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

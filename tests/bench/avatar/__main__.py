@@ -15,8 +15,9 @@ from tests.bench.avatar.mutants import MUTANTS
 from tests.bench.avatar.sources import Drawn, Rendered
 from tests.bench.avatar.verdict import Verdict, quiet, spoken, steady
 from worker.pipeline.checkpoint import CheckpointError
+from worker.weights.catalog import BUNDLED
 
-WEIGHTS = Path(__file__).parents[3] / "infra" / "avatar" / "avatar.safetensors"
+WEIGHTS = BUNDLED["avatar"]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from worker.pipeline.precision import MemoryUse
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--preset", "7b"), "there is no preset 7b; there are tiny, 14b"),
+        (("--preset", "7b"), "there is no preset 7b; there are avatar, tiny, 14b"),
         (("--size", "480"), "--size takes WIDTHxHEIGHT"),
         (("--size", "480x641"), "multiples of 16"),
         (("--steps", "3"), "steps are 2 or 4"),

@@ -191,15 +191,25 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(realvideo: RunCommand) -
     assert answered.stdout.rstrip().endswith("Missing: Postgres.")
 
 
-def test_doctor_finds_everything_here_that_the_tiny_preset_needs(realvideo: RunCommand) -> None:
+def test_doctor_finds_everything_here_that_the_small_presets_need(realvideo: RunCommand) -> None:
     answered = realvideo("doctor", "--json")
     assert answered.returncode == ExitCode.OK, answered.stdout
     report = json.loads(answered.stdout)
     found = {finding["name"]: finding["state"] for finding in report["findings"]}
     assert report["ok"] is True
-    for name in ("Python", "PyTorch", "ffmpeg", "encoders", "weights (tiny)"):
+    for name in ("Python", "PyTorch", "ffmpeg", "encoders", "weights (avatar)", "weights (tiny)"):
         assert found[name] in ("ok", "note"), name
     assert found["Postgres"] == "unused"
+
+
+def test_doctor_misses_a_bundle_by_its_place(
+    realvideo: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.checks.weights.BUNDLED", {"avatar": tmp_path / "avatar.safetensors"})
+    answered = realvideo("doctor")
+    assert answered.returncode == ExitCode.FAILED
+    assert "Missing: weights (avatar)." in answered.stdout
+    assert str(tmp_path / "avatar.safetensors") in answered.stdout.replace("\n", "")
 
 
 def test_weights_that_changed_on_the_disk_are_named(realvideo: RunCommand, tmp_path: Path) -> None:

@@ -156,6 +156,26 @@ def test_a_rank_that_can_never_start_says_why(change: dict[str, object], code: s
     assert refused.value.code == code
 
 
+def test_a_bundle_that_is_not_there_is_named_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.group.renderer.BUNDLED", {"avatar": tmp_path / "avatar.safetensors"})
+    with pytest.raises(GroupRefused, match=str(tmp_path / "avatar.safetensors")) as refused:
+        open_pipeline(replace(LAUNCH, preset="avatar"))
+    assert refused.value.code == "weights_unusable"
+
+
+def test_the_avatar_draws_the_sizes_that_it_knows_from_its_own_weights_and_refuses_others(
+    request_: RenderRequest,
+) -> None:
+    avatar = open_pipeline(replace(LAUNCH, preset="avatar", weights=Path("/nonexistent")))
+    with pytest.raises(RenderRefused, match="192 x 192 or 144 x 192 pixels, not 64 x 64") as refused:
+        _render(avatar, request_)
+    assert refused.value.code == "invalid_render"
+    Image.new("RGB", (144, 192), "grey").save(request_.picture)
+    _render(avatar, replace(request_, width=144, height=192))
+    with av.open(str(request_.video)) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (144, 192)
+
+
 def test_what_ffmpeg_says_of_this_machine_is_not_told_to_customers(
     renderer: PipelineRenderer, request_: RenderRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

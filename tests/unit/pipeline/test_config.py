@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worker.pipeline.config import PRESETS, preset
+from worker.pipeline.config import PRESETS, check_size, preset
 from worker.pipeline.dit.dit import DiT
-from worker.pipeline.errors import UnknownPreset
+from worker.pipeline.errors import InvalidRender, UnknownPreset
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones_named() -> None:
-    with pytest.raises(UnknownPreset, match=r"'15b'.*tiny, 14b"):
+    with pytest.raises(UnknownPreset, match=r"'15b'.*avatar, tiny, 14b"):
         preset("15b")
 
 
@@ -56,3 +56,11 @@ def test_sizes_that_cannot_be_built_are_refused() -> None:
         replace(config, audio_inject_layers=(config.num_layers,))
     with pytest.raises(ValueError, match="patch"):
         replace(config, patch=(1, 4, 4))
+
+
+@pytest.mark.parametrize(("width", "height"), [(192, 144), (480, 640), (192, 640)])
+def test_a_size_that_the_weights_do_not_know_is_refused_with_those_that_they_do(width: int, height: int) -> None:
+    with pytest.raises(InvalidRender, match=rf"avatar .* 192 x 192 or 144 x 192 pixels, not {width} x {height}"):
+        check_size(preset("avatar"), width=width, height=height)
+    check_size(preset("avatar"), width=144, height=192)
+    check_size(preset("tiny"), width=width, height=height)

@@ -4,6 +4,7 @@ Knows file formats, the key names of the released files and how numbers get into
 networks compute. Every network is built on the meta device and then filled by a `WeightSource`.
 """
 
+from worker.pipeline.checkpoint.bundled import BundledWeights
 from worker.pipeline.checkpoint.drawn import RandomWeights
 from worker.pipeline.checkpoint.errors import (
     CheckpointError,
@@ -17,6 +18,7 @@ from worker.pipeline.checkpoint.released import DiTRelease, ReleasedWeights
 from worker.pipeline.checkpoint.source import GivenWeights, WeightSource
 
 __all__ = [
+    "BundledWeights",
     "CheckpointError",
     "CheckpointMismatch",
     "CheckpointNotFound",
