@@ -19,6 +19,7 @@ from api.storage import StorageUnavailableError
 from api.urls import complaint_about
 from models.ids import IdPrefix
 from models.job import AudioMode, LengthPolicy, SinkRotation, SizePolicy
+from models.presets import PICTURE_SIZES
 from models.queues import Priority
 from models.upload import Upload
 
@@ -55,7 +56,9 @@ class CheckedInput:
 def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> CheckedInput:
     """The request with its defaults filled in. Raises ApiError naming every field that is not allowed."""
     settings = services.settings
-    width, height = _size(body, settings)
+    preset = settings.default_preset if body.preset is None else body.preset
+    size_policy = body.size_policy or _usual_size_policy(body, preset)
+    width, height = _size(body, size_policy, settings)
     checked = CheckedInput(
         audio_source=_stored(body.audio),
         image_source=None if body.image is None else _stored(body.image),
@@ -64,7 +67,7 @@ def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> Check
         prompt=settings.default_prompt if body.prompt is None else body.prompt,
         seed=settings.default_seed if body.seed is None else body.seed,
         fps=settings.default_fps if body.fps is None else body.fps,
-        size_policy=body.size_policy or SizePolicy.EXACT,
+        size_policy=size_policy,
         width=width,
         height=height,
         denoising_steps=settings.default_denoising_steps if body.denoising_steps is None else body.denoising_steps,
@@ -72,7 +75,7 @@ def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> Check
         sink_rotation=body.sink_rotation or SinkRotation.EXACT,
         duration_s=body.duration,
         length_policy=body.length_policy or LengthPolicy.REJECT,
-        preset=settings.default_preset if body.preset is None else body.preset,
+        preset=preset,
         priority=body.priority or Priority.NORMAL,
     )
     found = [*_limit_problems(checked, settings), *_source_problems(body, services, tenant_id=tenant_id)]
@@ -81,9 +84,15 @@ def check_input(body: JobCreate, services: Services, *, tenant_id: str) -> Check
     return checked
 
 
-def _size(body: JobCreate, settings: ApiSettings) -> tuple[int | None, int | None]:
+def _usual_size_policy(body: JobCreate, preset: str) -> SizePolicy:
+    """By the picture for a preset with sizes of its own, unless the body names one."""
+    by_picture = preset in PICTURE_SIZES and body.width is None and body.height is None
+    return SizePolicy.REFERENCE if by_picture else SizePolicy.EXACT
+
+
+def _size(body: JobCreate, size_policy: SizePolicy, settings: ApiSettings) -> tuple[int | None, int | None]:
     """Width and height in pixels; None where the picture decides."""
-    if body.size_policy not in (None, SizePolicy.EXACT):
+    if size_policy is not SizePolicy.EXACT:
         return None, None
     return (
         settings.default_width if body.width is None else body.width,
@@ -111,6 +120,9 @@ def _limit_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[Fi
 
 
 def _size_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[FieldProblem]:
+    if checked.preset in PICTURE_SIZES:
+        yield from _known_size_problems(checked, PICTURE_SIZES[checked.preset])
+        return
     if checked.width is None or checked.height is None:
         if settings.max_side < LONGEST_BY_PICTURE or settings.max_pixels < MOST_PIXELS_BY_PICTURE:
             yield _problem(ErrorCode.size_out_of_limits, "size_policy", "must be exact: the limits here are tighter")
@@ -122,6 +134,16 @@ def _size_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[Fie
     if checked.width * checked.height > settings.max_pixels:
         at_most = f"width × height must be at most {settings.max_pixels}"
         yield _problem(ErrorCode.size_out_of_limits, "width", at_most)
+
+
+def _known_size_problems(checked: CheckedInput, known: Sequence[tuple[int, int]]) -> Iterator[FieldProblem]:
+    """Of a preset with sizes of its own, which the operator's limits do not concern: whoever offers it offers them."""
+    if checked.size_policy is SizePolicy.REFERENCE_BARS:
+        yield _problem(ErrorCode.size_out_of_limits, "size_policy", f"the preset {checked.preset} makes no bars")
+    if checked.size_policy is SizePolicy.EXACT and (checked.width, checked.height) not in known:
+        sizes = " or ".join(f"{width} × {height}" for width, height in known)
+        message = f"width × height must be {sizes} with the preset {checked.preset}"
+        yield _problem(ErrorCode.size_out_of_limits, "width", message)
 
 
 def _source_problems(body: JobCreate, services: Services, *, tenant_id: str) -> Iterator[FieldProblem]:

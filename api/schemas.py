@@ -100,7 +100,9 @@ class JobCreate(Request):
     size_policy: SizePolicy | None = Field(
         default=None,
         description="exact (the default): `width` × `height`, which the picture covers; reference: by the picture,"
-        " about 512 × 512 pixels in 16:9, 4:3 or 1:1; reference_bars: the same with the released code's black bars",
+        " about 512 × 512 pixels in 16:9, 4:3 or 1:1; reference_bars: the same with the released code's black bars."
+        " The preset avatar draws 192 × 192 and 144 × 192 only: reference, its default, takes the one that is nearer"
+        " to the picture's shape",
     )
     width: Integer | None = Field(
         default=None, ge=16, le=4096, multiple_of=16, description="pixels; only with the size policy exact"
@@ -179,6 +181,11 @@ class JobInput(Answer):
     webhook_endpoint_id: str | None
 
 
+class JobWarning(Answer):
+    code: str
+    message: str
+
+
 class JobOutput(Answer):
     """The video, as measured on the finished file."""
 
@@ -190,6 +197,9 @@ class JobOutput(Answer):
     height: int
     bytes: int
     sha256: str
+    warnings: list[JobWarning] = Field(
+        description="what may not be expected of it; picture_not_drawn: the preset was trained on drawn portraits only"
+    )
 
 
 class JobMetrics(Answer):

@@ -12,7 +12,7 @@ class ApiSettings(CommonSettings):
     api_port: int = Field(default=8000, ge=0, le=65535)
 
     presets: tuple[str, ...] = Field(
-        default=("tiny", "14b"),
+        default=("avatar", "tiny", "14b"),
         min_length=1,
         description="what the workers of this installation render; first: default",
     )

@@ -1,5 +1,6 @@
-"""`realvideo avatar`: portraits of the kind that the avatar is trained on. Knows seeds and files."""
+"""`realvideo avatar`: portraits of the kind that the avatar preset knows. Knows seeds and files."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -21,32 +22,39 @@ SIZES = {Shape.SQUARE: (192, 192), Shape.UPRIGHT: (144, 192)}
 
 
 def avatar() -> typer.Typer:
-    group = typer.Typer(help="Cartoon portraits, drawn from a seed.", no_args_is_help=True)
-    group.callback()(_only_subcommands)
-    group.command()(draw)
+    group = typer.Typer(help="Portraits of the kind that the avatar preset knows.", no_args_is_help=True)
+    for command in (draw, portraits):
+        group.command()(command)
     return group
 
 
-def _only_subcommands() -> None:
-    """Without this, typer would make the only command the group itself."""
-
-
 def draw(
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same person.")] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The PNG to write.")] = Path(
-        "portrait.png"
-    ),
+    seed: Annotated[
+        int, typer.Option(min=0, help="Who it is: the same number draws the same person, any other one somebody else.")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="The PNG to write or overwrite. Default: person-SEED.png"),
+    ] = None,
     shape: Annotated[Shape, typer.Option(help="192 x 192 or 144 x 192 pixels.")] = Shape.SQUARE,
 ) -> None:
-    """Draw a person."""
+    """Draw a person whose portrait the avatar preset can let speak."""
     from PIL import Image
 
     from worker.training.drawing import portrait
     from worker.training.faces import Frame, face
 
+    output = output or Path(f"person-{seed}.png")
     place = output.absolute().parent
-    if not place.is_dir() or output.suffix.lower() != ".png":
-        raise CommandError(f"{output} is not a .png in a directory that exists.", exit_code=ExitCode.USAGE)
+    if output.suffix.lower() != ".png" or not os.access(output if output.exists() else place, os.W_OK):
+        raise CommandError(f"{output} is not a .png that can be written.", exit_code=ExitCode.USAGE)
     width, height = SIZES[shape]
     Image.fromarray(portrait(face(seed), Frame(width, height))).save(output)
     typer.echo(f"{output}: {width} x {height} pixels")
+
+
+def portraits() -> None:
+    """List the portraits that come with the code."""
+    from infra.samples import portraits
+
+    typer.echo("\n".join(map(str, portraits())))

@@ -40,7 +40,9 @@ def submit(
     size_policy: Annotated[
         str | None,
         typer.Option(
-            "--size_policy", "--size-policy", help="exact (the default), or by the picture: reference, reference_bars."
+            "--size_policy",
+            "--size-policy",
+            help="exact, or by the picture: reference, reference_bars. Default: exact; for avatar reference.",
         ),
     ] = None,
     denoising_steps: Annotated[int | None, typer.Option("--denoising_steps", "--denoising-steps")] = None,
@@ -135,6 +137,7 @@ def watch(job_id: JOB_ID, output: OUTPUT = None, as_json: JSON = False) -> None:
         if as_json:
             typer.echo(job.model_dump_json(indent=2))
         _must_have_succeeded(job)
+        _tell_warnings(job)
         if output is not None:
             _download(service, job_id, to=output)
             typer.echo(str(output))
@@ -219,6 +222,7 @@ def _waited_for(service: "Service", job: "JobOut", *, watch: bool, output: Path 
     if watch or output is not None:
         job = _watch(service, job.id)
         _must_have_succeeded(job)
+        _tell_warnings(job)
     if output is not None:
         _download(service, job.id, to=output)
     return job
@@ -265,6 +269,11 @@ def _watch(service: "Service", job_id: str) -> "JobOut":
             f"stopped watching; the job goes on. `realvideo cancel {job_id}` ends it.", exit_code=ExitCode.INTERRUPTED
         ) from None
     return job
+
+
+def _tell_warnings(job: "JobOut") -> None:
+    for warning in job.output.warnings if job.output else []:
+        typer.echo(f"{warning.message} [{warning.code}]", err=True)
 
 
 def _must_have_succeeded(job: "JobOut") -> None:

@@ -5,7 +5,7 @@ The names and defaults are those of the tool this project began from, so its com
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,9 +14,19 @@ from worker.pipeline.audio_mode import AudioMode
 from worker.pipeline.precision import MemoryUse, Precision
 from worker.pipeline.sink_rotation import SinkRotation
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.gpus import Gpu
+    from worker.media.picture import SizePolicy, SizeRule
+
 Choice = TypeVar("Choice", bound=StrEnum)
 
-SIZE_POLICIES = "exact, or by the picture: reference (about 512 × 512 pixels, snapped ratios), reference_bars"
+SIZE_POLICIES = (
+    "exact, or by the picture: reference (about 512 × 512 pixels, snapped ratios), reference_bars. "
+    "Default: exact; with the avatar preset reference, which is then the nearer one of its own two sizes"
+)
+USUAL_WIDTH, USUAL_HEIGHT = 480, 640
 AUDIO_MODES = "windowed: long sound without seams; reference: in pieces of 5 s, as the released code"
 SINK_ROTATIONS = "exact: no drift in long videos; reference_rounding: drifts as the released code"
 RENDER_LAYOUTS = ("auto", "latency", "latency-shared")
@@ -28,7 +38,6 @@ PRECISIONS = "bf16, or on a GPU fp8 or fp8-attention, which are faster. Default:
 
 
 def render(
-    context: typer.Context,
     audio: Annotated[
         Path,
         typer.Option("--audio", "-a", dir_okay=False, help="Speech: WAV, MP3, FLAC, M4A, OGG, or a video's sound."),
@@ -38,9 +47,13 @@ def render(
         "output.mp4"
     ),
     fps: Annotated[int, typer.Option(min=1, max=60, help="Frames per second of the MP4.")] = 16,
-    size: Annotated[str, typer.Option("--size_policy", "--size-policy", help=f"{SIZE_POLICIES}.")] = "exact",
-    width: Annotated[int, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size.")] = 480,
-    height: Annotated[int, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size.")] = 640,
+    size: Annotated[str | None, typer.Option("--size_policy", "--size-policy", help=f"{SIZE_POLICIES}.")] = None,
+    width: Annotated[
+        int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 480.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 640.")
+    ] = None,
     denoising_steps: Annotated[
         int, typer.Option("--denoising_steps", "--denoising-steps", help="2 is faster, 4 is finer.")
     ] = 2,
@@ -59,7 +72,11 @@ def render(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same video.")] = 0,
     prompt: Annotated[str | None, typer.Option(help="What the person does. Default: talking.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Which network: tiny or 14b. Default: 14b with --weights, else tiny.")
+        str | None,
+        typer.Option(
+            help="Which network: avatar (small, for drawn portraits), 14b, or tiny (for tests: draws patterns). "
+            "Default: 14b with --weights and a GPU, else avatar."
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
@@ -79,39 +96,74 @@ def render(
 ) -> None:
     """Render one video here, on the GPUs of CUDA_VISIBLE_DEVICES or on the CPU."""
     from cli.rendering import Wanted, render_file
-    from worker.media.picture import SizeRule, size_policy
+    from worker.gpus import visible_gpus
+    from worker.media.picture import SizeRule
 
     if layout not in RENDER_LAYOUTS:
         raise CommandError(f"--layout takes {' or '.join(RENDER_LAYOUTS)}.", exit_code=ExitCode.USAGE)
     if ranks is not None and layout != "auto":
         raise CommandError("--ranks and --layout say the same: leave one out.", exit_code=ExitCode.USAGE)
-    rule = _one_of(SizeRule, "--size_policy", size)
+    rule = None if size is None else _one_of(SizeRule, "--size_policy", size)
     if denoising_steps not in (2, 4):
         raise CommandError("--denoising_steps takes 2 or 4.", exit_code=ExitCode.USAGE)
-    if width % 16 or height % 16:
+    sides = [side for side in (width, height) if side is not None]
+    if any(side % 16 for side in sides):
         raise CommandError("--width and --height take multiples of 16.", exit_code=ExitCode.USAGE)
-    if rule is not SizeRule.EXACT and (_is_given(context, "width") or _is_given(context, "height")):
+    if sides and rule not in (None, SizeRule.EXACT):
         raise CommandError(
             f"with --size_policy {rule} the picture decides: leave --width and --height out.", exit_code=ExitCode.USAGE
         )
+    gpus = visible_gpus()
+    preset = preset or _usual_preset(weights, gpus)
     wanted = Wanted(
         audio=audio,
         image=image,
         output=output,
         fps=fps,
-        size=size_policy(rule, width=width, height=height),
+        size=_size(preset, rule, width=width, height=height),
         denoising_steps=denoising_steps,
         audio_mode=_one_of(AudioMode, "--audio_mode", audio_mode),
         sink_rotation=_one_of(SinkRotation, "--sink_rotation", sink_rotation),
         seed=seed,
         prompt=prompt,
-        preset=preset or ("14b" if weights else "tiny"),
+        preset=preset,
         weights=weights,
         layout=layout if ranks is None else f"1x{ranks}",
         precision=None if precision is None else _one_of(Precision, "--precision", precision),
         memory=MemoryUse.LOW if low_memory else MemoryUse.AMPLE,
     )
-    render_file(wanted)
+    render_file(wanted, gpus)
+
+
+def _usual_preset(weights: Path | None, gpus: "Sequence[Gpu]") -> str:
+    """Says why where it is not the released network."""
+    from worker.usual_preset import usual_preset
+
+    chosen = usual_preset(weights=weights, gpus=gpus, weights_named_by="--weights")
+    if chosen.why is not None:
+        typer.echo(chosen.why, err=True)
+    return chosen.name
+
+
+def _size(preset: str, rule: "SizeRule | None", *, width: int | None, height: int | None) -> "SizePolicy":
+    """Of the rule that was asked for, or of the preset's own. Raises `CommandError` for what the preset cannot draw."""
+    from worker.media.picture import ImpossibleSize, SizeRule, size_policy
+    from worker.pipeline.config import PRESETS, check_size
+    from worker.pipeline.errors import InvalidRender
+
+    if preset not in PRESETS:
+        raise CommandError(f"there is no preset {preset}; there are {', '.join(PRESETS)}.", exit_code=ExitCode.USAGE)
+    config = PRESETS[preset]
+    if rule is None:
+        by_picture = config.picture_sizes and width is None and height is None
+        rule = SizeRule.REFERENCE if by_picture else SizeRule.EXACT
+    width, height = width or USUAL_WIDTH, height or USUAL_HEIGHT
+    try:
+        if rule is SizeRule.EXACT:
+            check_size(config, width=width, height=height)
+        return size_policy(rule, width=width, height=height, known=config.picture_sizes)
+    except (InvalidRender, ImpossibleSize) as error:
+        raise CommandError(f"{str(error).rstrip('.')}.", exit_code=ExitCode.USAGE) from error
 
 
 def _one_of(choices: type[Choice], option: str, value: str) -> Choice:
@@ -120,8 +172,3 @@ def _one_of(choices: type[Choice], option: str, value: str) -> Choice:
         if choice.replace("-", "_") == value.replace("-", "_"):
             return choice
     raise CommandError(f"{option} takes {' or '.join(choices)}.", exit_code=ExitCode.USAGE)
-
-
-def _is_given(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"

@@ -18,12 +18,13 @@ from rich.console import Console
 from cli.bars import progress_bar
 from cli.errors import CommandError, ExitCode
 from infra.local.signals import StopRequestedError, stop_at_first_signal
-from worker.gpus import Gpu, visible_gpus
+from worker.gpus import Gpu
 from worker.group.errors import GroupFailed, GroupRefused, RenderInterrupted, RenderRefused
 from worker.group.group import Group, GroupSettings
 from worker.group.request import RenderProgress, RenderRequest, RenderResult
 from worker.layout import Goal, ImpossiblePlan, Order, Replica, plan
 from worker.media.checking import Expected, check
+from worker.media.drawn import NOT_DRAWN_MESSAGE
 from worker.media.errors import FfmpegFailed, MediaError, OutputRejected
 from worker.media.inputs import PictureFile, PreparedInputs, prepare
 from worker.media.length import LengthPolicy
@@ -32,7 +33,7 @@ from worker.media.measure import measure
 from worker.media.picture import ExactSize, SizePolicy
 from worker.memory_needs import Demand
 from worker.pipeline.audio_mode import AudioMode
-from worker.pipeline.config import PRESETS, preset
+from worker.pipeline.config import preset
 from worker.pipeline.errors import ImpossibleLayout
 from worker.pipeline.precision import MemoryUse, Precision
 from worker.pipeline.prompt import USUAL_PROMPT
@@ -64,10 +65,9 @@ class Wanted:
     memory: MemoryUse
 
 
-def render_file(wanted: Wanted) -> None:
+def render_file(wanted: Wanted, gpus: Sequence[Gpu]) -> None:
     """Raises `CommandError` for everything that a person can do something about."""
     _check(wanted)
-    gpus = visible_gpus()
     if isinstance(wanted.size, ExactSize):  # known before the files are read
         _replica(wanted, gpus, width=wanted.size.width, height=wanted.size.height)
     stop_at_first_signal()
@@ -88,10 +88,6 @@ def render_file(wanted: Wanted) -> None:
 
 
 def _check(wanted: Wanted) -> None:
-    if wanted.preset not in PRESETS:
-        raise CommandError(
-            f"there is no preset {wanted.preset}; there are {', '.join(PRESETS)}.", exit_code=ExitCode.USAGE
-        )
     for file in (wanted.audio, wanted.image):
         if not file.is_file():
             raise CommandError(f"there is no file {file}.", exit_code=ExitCode.USAGE)
@@ -111,6 +107,8 @@ def _render(wanted: Wanted, gpus: Sequence[Gpu], directory: Path, console: Conso
         limits=MediaLimits(),
         into=directory,
     )
+    if preset(wanted.preset).drawn_portraits_only and not inputs.picture_is_drawn:
+        console.print(NOT_DRAWN_MESSAGE, soft_wrap=True)
     replica, notes = _replica(wanted, gpus, width=inputs.width, height=inputs.height)
     for note in notes:
         console.print(note)

@@ -73,6 +73,8 @@ def _facts(job: "JobOut") -> "Iterator[tuple[str, str]]":
     if job.output is not None:
         made = job.output
         yield "output", f"{made.duration:.2f} s, {made.width}×{made.height}, {made.fps} frames/s, {made.bytes} bytes"
+        for warning in made.warnings:
+            yield "warning", f"{warning.message} [{warning.code}]"
 
 
 def _as_json(job: "JobOut", attempts: "list[AttemptOut]") -> str:

@@ -5,6 +5,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
+class OutputWarning(BaseModel):
+    """Something about a video that its customer may not expect of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    message: str
+
+
 class OutputReport(BaseModel):
     """Measured on the muxed file, never computed from what was asked for."""
 
@@ -24,6 +33,7 @@ class OutputReport(BaseModel):
     source_duration_s: float
     loudness_lufs: float | None  # None: too short or too quiet to measure
     source_loudness_lufs: float | None
+    warnings: tuple[OutputWarning, ...] = ()
 
     def as_published(self) -> dict[str, Any]:
         """What clients are told of it, by the API and in webhooks, under the names that both have for it."""
@@ -35,4 +45,5 @@ class OutputReport(BaseModel):
             "height": self.height,
             "bytes": self.size_bytes,
             "sha256": self.sha256,
+            "warnings": [warning.model_dump() for warning in self.warnings],
         }

@@ -21,7 +21,7 @@ class WorkerSettings(CommonSettings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True)  # what compose makes of a variable that is not set
 
-    preset: str = "tiny"
+    preset: str = Field(default="avatar", description="avatar, 14b (needs weights and a GPU), or tiny, for tests")
     layout: str = Field(
         default="auto",
         pattern=LAYOUT_PATTERN,
@@ -39,7 +39,7 @@ class WorkerSettings(CommonSettings):
         min_length=1,
         description="which jobs are taken; with the high ones alone, `auto` is for latency",
     )
-    weights: Path | None = Field(default=None, description="directory of the released weights; none: drawn from a seed")
+    weights: Path | None = Field(default=None, description="directory of the released weights, which 14b needs")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision | None = Field(
         default=None,

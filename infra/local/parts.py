@@ -21,7 +21,8 @@ from infra.local.state import Secrets
 from models.database import psycopg_url
 from models.worker_node import NodeState
 
-SMALL_PRESET = "tiny"
+RANKS_OF_SMALL_PRESETS = {"avatar": 2, "tiny": 3}
+"""Processes of the worker's only group, on processors."""
 ASK_TIMEOUT_S = 2
 API_START_TIMEOUT_S = 60.0
 SENDER_START_TIMEOUT_S = 60.0
@@ -73,7 +74,7 @@ class Surroundings:
         if "REALVIDEO_S3_BUCKET" not in os.environ:
             defaults["REALVIDEO_STORAGE_DIRECTORY"] = str(self.directory / "objects")
             defaults["REALVIDEO_STORAGE_SECRET"] = self.secrets.storage_secret
-        if self.preset == SMALL_PRESET:
+        if self.preset in RANKS_OF_SMALL_PRESETS:
             defaults["REALVIDEO_DEVICE"] = "cpu"  # ranks of one group cannot share a GPU, and there may be only one
         group = {"REALVIDEO_LAYOUT": self.layout} | ({} if self.ranks is None else {"REALVIDEO_RANKS": str(self.ranks)})
         return {

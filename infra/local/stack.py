@@ -22,6 +22,7 @@ from infra.local.state import kept_secrets
 from infra.local.tenant import local_api_key
 from infra.local.valkey import EmbeddedValkey
 from models.migrate import upgrade
+from worker.usual_preset import SMALL
 
 POLL_S = 0.1
 
@@ -34,7 +35,7 @@ class StackSettings:
     api_port: int
     durable: bool
     """Whether commits wait for the disk."""
-    preset: str = "tiny"
+    preset: str = SMALL
     ranks: int | None = 3
     """Of the worker's only group; None: the layout decides."""
     layout: str = "auto"

@@ -9,15 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from infra.local.parts import SMALL_PRESET
+from infra.local.parts import RANKS_OF_SMALL_PRESETS
 from infra.local.process import ServerError
 from infra.local.signals import StopRequestedError, stop_at_first_signal
 from infra.local.stack import Stack, StackSettings
 from infra.local.state import STATE_DIRECTORY, Connection, announced, running_connection
 from infra.local.status_lines import StatusLines
+from worker.gpus import visible_gpus
+from worker.usual_preset import usual_preset
 
 CHECK_EVERY_S = 1.0
-RANKS_OF_SMALL_PRESET = 3
 
 
 def main() -> None:
@@ -37,10 +38,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py up", description="Keeps the local stack running until Ctrl-C.")
     parser.add_argument("--port", type=_port, default=8000, help="of the API and the jobs page (default: 8000)")
     parser.add_argument(
-        "--preset", default="tiny", help="which network the worker runs (default: tiny; others need REALVIDEO_WEIGHTS)"
+        "--preset",
+        help="which network the worker runs (default: 14b where REALVIDEO_WEIGHTS names its weights and there is a "
+        "GPU, else avatar)",
     )
     worker = parser.add_mutually_exclusive_group()
-    worker.add_argument("--ranks", type=int, help="processes of the worker's only group (default for tiny: 3)")
+    worker.add_argument("--ranks", type=int, help="processes of the worker's only group (default for avatar: 2)")
     worker.add_argument(
         "--layout", help="how the worker's GPUs are shared out, see `realvideo worker --help` (default: auto)"
     )
@@ -63,15 +66,16 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     other = running_connection(state)
     if other is not None:
         raise ServerError(f"the stack of this checkout runs already, at {other.url} (process {other.pid})")
+    preset = arguments.preset or _usual_preset(console)
     ranks = arguments.ranks
-    if ranks is None and arguments.layout is None and arguments.preset == SMALL_PRESET:
-        ranks = RANKS_OF_SMALL_PRESET
+    if ranks is None and arguments.layout is None:
+        ranks = RANKS_OF_SMALL_PRESETS.get(preset)
     settings = StackSettings(
         directory=state / "up",
         secrets_directory=state,
         api_port=arguments.port,
         durable=True,
-        preset=arguments.preset,
+        preset=preset,
         ranks=ranks,
         layout=arguments.layout or "auto",
     )
@@ -86,6 +90,16 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         console.print("Stopping …")
 
 
+def _usual_preset(console: Console) -> str:
+    named = os.environ.get("REALVIDEO_WEIGHTS")
+    chosen = usual_preset(
+        weights=Path(named) if named else None, gpus=visible_gpus(), weights_named_by="REALVIDEO_WEIGHTS"
+    )
+    if chosen.why is not None:
+        console.print(chosen.why, soft_wrap=True)
+    return chosen.name
+
+
 def _tell(console: Console, stack: Stack) -> None:
     console.print(
         f"\n[bold]RealVideo is up.[/bold]\n"
@@ -94,7 +108,8 @@ def _tell(console: Console, stack: Stack) -> None:
         f"  API key    {stack.api_key}\n"
         f"  Logs       {stack.logs}\n\n"
         "Try, in another terminal:\n"
-        "  .venv/bin/realvideo submit --audio infra/samples/speech.wav --image infra/samples/portrait.png --watch\n\n"
+        "  .venv/bin/realvideo submit --audio infra/samples/speech.wav --image infra/samples/portraits/square-1.png "
+        "--watch\n\n"
         "Ctrl-C stops everything; the jobs stay for the next start.",
         soft_wrap=True,
     )

@@ -13,8 +13,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from infra.samples import PORTRAIT
 from tests.bench.sampled_rank import DIRECTORY, NETWORK, Doing
-from tests.bench.talking_head import PORTRAIT, write_speech
+from tests.bench.talking_head import write_speech
 from worker.group.group import Group, GroupSettings
 from worker.group.request import RenderProgress, RenderRequest
 from worker.media.inputs import PictureFile, prepare

@@ -26,6 +26,7 @@ from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from infra.samples import PORTRAIT, SPEECH
 from worker.group.group import Group, GroupSettings
 from worker.group.link import GroupLink
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest
@@ -42,7 +43,6 @@ from worker.media.poster import make_stills
 from worker.pipeline.dit_clock import DiTSeconds
 from worker.pipeline.precision import Precision
 
-SAMPLES = Path(__file__).parents[2] / "infra" / "samples"
 START_TIMEOUT_S = 900.0
 JOB_TIMEOUT_S = 3600.0
 
@@ -133,7 +133,7 @@ def _arguments() -> tuple[Work, Path | None]:
 
 def _write_speech(path: Path, *, seconds: float) -> None:
     """The sample speech, from its beginning again as often as it takes."""
-    with wave.open(str(SAMPLES / "speech.wav")) as source, wave.open(str(path), "wb") as file:
+    with wave.open(str(SPEECH)) as source, wave.open(str(path), "wb") as file:
         samples = source.readframes(source.getnframes())
         wanted = round(seconds * source.getframerate()) * source.getsampwidth() * source.getnchannels()
         file.setparams(source.getparams())
@@ -211,7 +211,7 @@ def _live(work: Work, directory: Path, link: GroupLink, number: int, times: Time
         times.admitted = time.monotonic()
         inputs = prepare(
             directory / "speech.wav",
-            PictureFile(SAMPLES / "portrait.png"),
+            PictureFile(PORTRAIT),
             size=ExactSize(work.width, work.height),
             duration_s=None,
             length_policy=LengthPolicy.REJECT,

@@ -1,4 +1,4 @@
-"""A clip of a person who talks, to measure encoders with: the sample portrait, moved to the sample speech.
+"""A clip of a person who talks, to measure encoders with: a drawn portrait, moved to the sample speech.
 
 Knows pictures and numpy only. A drawn face is flat colour, which any encoder makes small: hair, cloth, skin and wall
 get a texture that moves with them, and every frame its own grain, as a camera's or a network's frames have.
@@ -12,11 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-SAMPLES = Path(__file__).parents[2] / "infra" / "samples"
-PORTRAIT = SAMPLES / "portrait.png"
-SPEECH = SAMPLES / "speech.wav"
+from infra.samples import SPEECH
+from tests.drawn_portrait import draw_portrait
+
 FPS = 16
 
 Picture = NDArray[np.float32]
@@ -45,7 +44,7 @@ class Clip:
 def frames(clip: Clip) -> Iterator[NDArray[np.uint8]]:
     """uint8 [640, 480, 3], RGB; the same for the same clip."""
     generator = np.random.default_rng(clip.seed)
-    portrait = np.asarray(Image.open(PORTRAIT).convert("RGB"), dtype=np.float32)
+    portrait = np.asarray(draw_portrait(), dtype=np.float32)
     wall = np.repeat(portrait[:, :1], _WIDTH, axis=1) + 5 * _rough(generator, blur=3.0)[..., None]
     person = np.clip(portrait + _texture(portrait, generator)[..., None], 0, 255)
     outline = cv2.GaussianBlur((np.abs(portrait - portrait[:, :1]).max(axis=2) > 6).astype(np.float32), (0, 0), 0.8)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from api.schemas import JobCreate, JobOut
 from cli.client import RefusedError, Service
-from infra.local.demo import PORTRAIT, SPEECH
 from infra.local.mp4_check import look_at, sound_duration_s
 from infra.local.receiver import WebhookReceiver
+from infra.samples import PORTRAIT, SPEECH
 from models.job import JobStatus
 from tests.e2e.up_process import STOP_S, UpProcess
 

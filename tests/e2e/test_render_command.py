@@ -12,8 +12,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from infra.local.demo import PORTRAIT, SPEECH
 from infra.local.mp4_check import look_at, sound_duration_s
+from infra.samples import PORTRAIT, SPEECH
 from tests.e2e.up_process import command_line, still_alive, wait_for
 
 pytestmark = pytest.mark.timeout(180)

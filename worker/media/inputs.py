@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from worker.media.drawn import is_drawn
 from worker.media.errors import MediaError, MediaErrorCode
 from worker.media.length import LengthPolicy, resulting_length
 from worker.media.limits import MediaLimits
-from worker.media.picture import SizePolicy, UnusablePicture
+from worker.media.picture import Portrait, SizePolicy, UnusablePicture
 from worker.media.picture import prepare as prepare_picture
 from worker.media.portrait import open_picture
 from worker.media.sound import Sound, decode_sound
@@ -46,6 +47,8 @@ class PreparedInputs:
     """PNG of `width` × `height` pixels."""
     width: int
     height: int
+    picture_is_drawn: bool
+    """Whether it is a portrait of the kind that `worker.media.drawn` knows."""
     duration_s: float
     """How long the video has to last."""
     frames: int
@@ -72,7 +75,7 @@ def prepare(
     Raises MediaError for files that cannot be used; FfmpegTimedOut and OSError are this machine's trouble.
     """
     picture, reference, reference_time_s = _portrait(portrait, limits=limits)
-    width, height = _write_picture(picture, into / "portrait.png", size=size)
+    written = _write_picture(picture, into / "portrait.png", size=size)
     sound = decode_sound(audio, sound=into / "sound.wav", speech=into / "speech.f32", limits=limits)
     length_s = resulting_length(sound.duration_s, asked_s=duration_s, policy=length_policy)
     return PreparedInputs(
@@ -80,8 +83,9 @@ def prepare(
         speech_samples=_fit_speech(sound, length_s),
         sound=sound.sound,
         picture=into / "portrait.png",
-        width=width,
-        height=height,
+        width=written.width,
+        height=written.height,
+        picture_is_drawn=is_drawn(written.pixels),
         duration_s=length_s,
         frames=frames_for(length_s, fps=NATIVE_FPS),
         source_duration_s=sound.duration_s,
@@ -99,13 +103,13 @@ def _portrait(
     return frame.picture, frame.choice, frame.time_s
 
 
-def _write_picture(picture: Image.Image, path: Path, *, size: SizePolicy) -> tuple[int, int]:
+def _write_picture(picture: Image.Image, path: Path, *, size: SizePolicy) -> Portrait:
     try:
         portrait = prepare_picture(picture, size)
     except UnusablePicture as error:
         raise MediaError(MediaErrorCode.PICTURE_UNUSABLE, f"{error} Crop it first.") from error
     Image.fromarray(portrait.pixels).save(path, compress_level=1)
-    return portrait.width, portrait.height
+    return portrait
 
 
 def _fit_speech(sound: Sound, length_s: float) -> int:

@@ -1,7 +1,7 @@
 """A portrait at the size of its video.
 
-Knows pictures and the two policies for the size: the reference's rule (model specification, section 12), which chooses
-the size by the picture, and an exact width and height. No files, no tensors.
+Knows pictures and the policies for the size: the reference's rule (model specification, section 12), which chooses the
+size by the picture, the nearest of a few known sizes, and an exact width and height. No files, no tensors.
 """
 
 from __future__ import annotations
@@ -65,7 +65,20 @@ class ExactSize:
                 raise ImpossibleSize(f"The {name} must be a positive multiple of {SIDE_MULTIPLE}, not {side}.")
 
 
-SizePolicy = ReferenceSize | ExactSize
+@dataclass(frozen=True)
+class NearestSize:
+    """The one of these sizes whose shape is nearest to the picture's. The picture covers it, as with `ExactSize`."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """Width and height in pixels of each, at least one."""
+
+    def of(self, picture: Image.Image) -> ExactSize:
+        ratio = math.log(picture.width / picture.height)
+        width, height = min(self.sizes, key=lambda size: abs(math.log(size[0] / size[1]) - ratio))
+        return ExactSize(width=width, height=height)
+
+
+SizePolicy = ReferenceSize | NearestSize | ExactSize
 
 
 class SizeRule(StrEnum):
@@ -74,20 +87,27 @@ class SizeRule(StrEnum):
     EXACT = "exact"
     """A width and a height in pixels."""
     REFERENCE = "reference"
-    """The reference's rule, without bars."""
+    """The picture decides: by the reference's rule, without bars, or among the sizes that the network knows."""
     REFERENCE_BARS = "reference_bars"
     """The reference's rule, black bars and all."""
 
 
-def size_policy(rule: SizeRule, *, width: int | None, height: int | None) -> SizePolicy:
-    """The policy of that name; width and height are of an exact size, in pixels. Raises `ImpossibleSize`."""
+def size_policy(
+    rule: SizeRule, *, width: int | None, height: int | None, known: tuple[tuple[int, int], ...] = ()
+) -> SizePolicy:
+    """The policy of that name; width and height are of an exact size, in pixels. Raises `ImpossibleSize`.
+
+    `known`: width and height of the only sizes that the network can draw; empty: any.
+    """
     match rule:
         case SizeRule.EXACT:
             if width is None or height is None:
                 raise ImpossibleSize("An exact size needs a width and a height.")
             return ExactSize(width=width, height=height)
         case SizeRule.REFERENCE:
-            return ReferenceSize(bars=Bars.NEVER)
+            return NearestSize(known) if known else ReferenceSize(bars=Bars.NEVER)
+        case SizeRule.REFERENCE_BARS if known:
+            raise ImpossibleSize("This network has sizes of its own and makes no bars.")
         case SizeRule.REFERENCE_BARS:
             return ReferenceSize(bars=Bars.BLACK)
 
@@ -118,6 +138,8 @@ class Portrait:
 def prepare(picture: Image.Image, size: SizePolicy) -> Portrait:
     """The picture upright, opaque, in RGB, at the size of the policy. Raises `UnusablePicture`."""
     upright = opaque(ImageOps.exif_transpose(picture))
+    if isinstance(size, NearestSize):
+        size = size.of(upright)
     if isinstance(size, ExactSize):
         return Portrait(np.asarray(_cover(upright, width=size.width, height=size.height)))
     frame = reference_frame(upright.width, upright.height, area=size.area)

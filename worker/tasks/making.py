@@ -15,7 +15,7 @@ from pathlib import Path
 
 from models.job import Job, Phase
 from models.object_keys import OutputName, output_key
-from models.output import OutputReport
+from models.output import OutputReport, OutputWarning
 from models.transitions import OutputKeys, RenderMetrics
 from worker.failpoints import Failpoint, failpoint
 from worker.fetching import fetch
@@ -23,6 +23,7 @@ from worker.group.errors import RenderCanceled
 from worker.group.link import Session
 from worker.group.request import RenderPhase, RenderProgress, RenderRequest, RenderResult
 from worker.media.checking import Expected, check
+from worker.media.drawn import NOT_DRAWN, NOT_DRAWN_MESSAGE
 from worker.media.inputs import PictureFile, PreparedInputs, VideoFile, prepare
 from worker.media.length import LengthPolicy
 from worker.media.measure import Measurement, measure
@@ -30,6 +31,7 @@ from worker.media.picture import SizeRule, size_policy
 from worker.media.poster import Stills, make_stills
 from worker.media.segments import Segmentation, Segments
 from worker.pipeline.audio_mode import AudioMode
+from worker.pipeline.config import preset
 from worker.pipeline.sink_rotation import SinkRotation
 from worker.storage import StorageError, StoredObject
 from worker.tasks.checkpointing import Checkpointing
@@ -92,7 +94,7 @@ def make(job: Job, *, group: Session, lease: Lease, desk: RenderDesk, directory:
     failpoint(Failpoint.MEASURED, job.id)
     return Made(
         keys=_upload(job, result.video, stills, measured, lease=lease, desk=desk),
-        output=_report(measured),
+        output=_report(measured, _warnings(job, prepared)),
         metrics=RenderMetrics(gpu_seconds=result.gpu_seconds, ms_per_block=result.ms_per_block),
     )
 
@@ -109,15 +111,26 @@ def _prepare(job: Job, *, lease: Lease, desk: RenderDesk, directory: Path) -> Pr
         video = _fetch(job.video_source, job, desk=desk, into=directory / "video")
         portrait = VideoFile(video, reference_time_s=job.reference_time_s)
     lease.begin(Phase.PREPARING, quiet_allowance_s=PREPARE_QUIET_S, watching=directory)
-    return prepare(
+    prepared = prepare(
         audio,
         portrait,
-        size=size_policy(SizeRule(job.size_policy), width=job.width, height=job.height),
+        size=size_policy(
+            SizeRule(job.size_policy), width=job.width, height=job.height, known=preset(job.preset).picture_sizes
+        ),
         duration_s=job.duration_s,
         length_policy=LengthPolicy(job.length_policy),
         limits=desk.media_limits,
         into=directory,
     )
+    for warning in _warnings(job, prepared):
+        log.warning("%s: %s [%s]", job.id, warning.message, warning.code)
+    return prepared
+
+
+def _warnings(job: Job, prepared: PreparedInputs) -> tuple[OutputWarning, ...]:
+    if preset(job.preset).drawn_portraits_only and not prepared.picture_is_drawn:
+        return (OutputWarning(code=NOT_DRAWN, message=NOT_DRAWN_MESSAGE),)
+    return ()
 
 
 def _fetch(source: str, job: Job, *, desk: RenderDesk, into: Path) -> Path:
@@ -231,7 +244,7 @@ def _compare(stored: StoredObject, measured: Measurement) -> None:
         raise StorageError(f"{stored.key} is not the video that was measured.")
 
 
-def _report(measured: Measurement) -> OutputReport:
+def _report(measured: Measurement, warnings: tuple[OutputWarning, ...]) -> OutputReport:
     return OutputReport(
         duration_s=measured.duration_s,
         frames=measured.frames,
@@ -247,4 +260,5 @@ def _report(measured: Measurement) -> OutputReport:
         source_duration_s=measured.source_duration_s,
         loudness_lufs=measured.loudness.lufs,
         source_loudness_lufs=measured.source_loudness.lufs,
+        warnings=warnings,
     )

@@ -42,6 +42,7 @@ def api_settings(database_url: str, broker_url: str, storage: Path, **more: obje
             "public_url": f"http://127.0.0.1:{port}",
             "api_port": port,
             "s3_allowed_input_buckets": ["inputs"],
+            "presets": ["tiny", "14b", "avatar"],
             **more,
         }
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infra import samples
 from tests.media_files import decoded, make, sine, write_wav
 from worker.media.errors import MediaError, MediaErrorCode
 from worker.media.inputs import PictureFile, PreparedInputs, VideoFile, prepare
@@ -15,8 +16,7 @@ from worker.media.picture import ExactSize
 from worker.media.speech import SPEECH_RATE, SpeechFile
 from worker.media.video_frame import FrameChoice
 
-SAMPLES = Path(__file__).parents[3] / "infra" / "samples"
-PORTRAIT = PictureFile(SAMPLES / "portrait.png")
+PORTRAIT = PictureFile(samples.PORTRAIT)
 
 
 def prepared(
@@ -51,7 +51,7 @@ def tone(tmp_path: Path) -> Path:
 
 
 def test_the_samples_of_the_demo_are_prepared(tmp_path: Path) -> None:
-    inputs = prepared(SAMPLES / "speech.wav", tmp_path / "out")
+    inputs = prepared(samples.SPEECH, tmp_path / "out")
     assert inputs.duration_s >= 4
     assert inputs.frames / 16 == pytest.approx(inputs.duration_s, abs=1 / 16)
     assert inputs.reference is None
@@ -94,7 +94,7 @@ def test_the_sound_is_kept_at_its_own_rate_for_the_video(tone: Path, tmp_path: P
 def test_one_video_can_be_both_the_sound_and_the_portrait(tone: Path, tmp_path: Path) -> None:
     video = make(
         tmp_path / "film.mp4", "-loop", "1", "-r", "10", "-t", "4", "-i", str(PORTRAIT.path), "-i", str(tone),
-        "-vf", "scale=240:320", "-pix_fmt", "yuv420p", "-preset", "ultrafast",
+        "-vf", "scale=320:320", "-pix_fmt", "yuv420p", "-preset", "ultrafast",
     )  # fmt: skip
     inputs = prepared(video, tmp_path / "out", portrait=VideoFile(video))
     assert inputs.reference is FrameChoice.FACE

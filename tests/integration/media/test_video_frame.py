@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infra.samples import PORTRAIT
+from tests.drawn_portrait import draw_portrait
 from tests.media_files import make
 from worker.media.errors import MediaError, MediaErrorCode
 from worker.media.limits import MediaLimits
 from worker.media.video_frame import FrameChoice, ReferenceFrame, reference_frame
 
-PORTRAIT = Path(__file__).parents[3] / "infra" / "samples" / "portrait.png"
 FPS = 10
 
 
@@ -54,8 +55,7 @@ def test_a_reference_time_outside_the_video_is_refused(tmp_path: Path, time_s: f
 
 
 def test_without_a_time_the_frame_with_a_face_is_found(tmp_path: Path) -> None:
-    with Image.open(PORTRAIT) as picture:
-        face = picture.convert("RGB").resize((240, 320))
+    face = draw_portrait().resize((240, 320))
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (320, 240, 3), dtype=np.uint8))
     found = frame(film(tmp_path / "a.mp4", [noise] * 20 + [face] * 10 + [noise] * 10, "-crf", "40"))
     assert found.choice is FrameChoice.FACE

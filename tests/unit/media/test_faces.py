@@ -1,18 +1,10 @@
 """Which frame makes the better portrait."""
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image, ImageFilter
 
+from tests.drawn_portrait import draw_portrait as portrait
 from worker.media.faces import face_score, sharpness, small_grey
-
-PORTRAIT = Path(__file__).parents[3] / "infra" / "samples" / "portrait.png"
-
-
-def portrait() -> Image.Image:
-    with Image.open(PORTRAIT) as picture:
-        return picture.convert("RGB")
 
 
 def test_a_face_is_found_at_any_size_of_the_picture() -> None:
