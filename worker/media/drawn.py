@@ -22,7 +22,7 @@ _UNLIKE = 16
 _MOST_UNLIKE = 0.12
 _LIPS = 20
 """Levels by which lips stand out from the skin above and below."""
-_LIP_ROWS = (0.13, 0.40)
+_LIP_ROWS = (0.16, 0.40)
 _AXIS = 2
 """Pixels to each side of the axis that are looked at."""
 
@@ -50,10 +50,10 @@ def _even_share(levels: NDArray[np.int16]) -> float:
 
 
 def _lips_seen(levels: NDArray[np.int16]) -> float:
-    """How far, in levels, anything between nose and chin stands out on the axis."""
+    """How far, in levels, anything on the axis stands out from an even passage from nose to chin."""
     height, width, _ = levels.shape
     # the middle of the face and its unit, as `worker.training.faces.Frame` lays them out
     centre, unit = 0.46 * height, min(width, 0.8 * height)
     top, bottom = (round(centre + row * unit) for row in _LIP_ROWS)
     column = levels[top:bottom, width // 2 - _AXIS : width // 2 + _AXIS].mean(axis=1)
-    return float(np.abs(column - np.median(column, axis=0)).max())
+    return float(np.abs(column - np.linspace(column[0], column[-1], len(column))).max())
