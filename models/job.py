@@ -54,7 +54,7 @@ class SizePolicy(StrEnum):
     """What decides the video's size."""
 
     EXACT = "exact"  # the job's width and height; the picture covers them
-    REFERENCE = "reference"  # the picture: about 512 × 512 pixels in 16:9, 4:3 or 1:1, upright or not
+    REFERENCE = "reference"  # the picture: about 512 × 512 pixels in 16:9, 4:3 or 1:1, or a size the preset knows
     REFERENCE_BARS = "reference_bars"  # the same with the black bars that the released code leaves
 
 

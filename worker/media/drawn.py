@@ -2,7 +2,8 @@
 
 Such a portrait is made of even colours, is its own mirror image, and has its lips on the axis at a height of their own.
 Photographs have grain and hair everywhere, light from one side, and no face that is alike on both sides. A drawn
-portrait that was cut off its middle counts as another kind, and rightly: the preset has never seen one.
+portrait that was cut off its middle counts as another kind, and rightly: the preset has never seen one. Another cartoon
+of even colours that looks straight ahead may pass.
 """
 
 import numpy as np

@@ -265,6 +265,7 @@ def test_the_output_is_as_measured_and_its_link_works_without_a_key(
         "height": 640,
         "bytes": len(VIDEO),
         "sha256": "0" * 64,
+        "warnings": [],
     }
     assert httpx.get(url, trust_env=False).content == VIDEO
 

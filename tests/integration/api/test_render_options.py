@@ -9,7 +9,9 @@ import pytest
 
 from models.database import Database
 from models.job import AudioMode, Job, SinkRotation, SizePolicy
+from models.presets import PICTURE_SIZES
 from tests.integration.api.running import BODY, api_settings, problem, running_api, wrong_fields
+from worker.pipeline.config import PRESETS
 
 OPTIONS = {"size_policy": "reference_bars", "audio_mode": "reference", "sink_rotation": "reference_rounding"}
 
@@ -58,3 +60,42 @@ def test_an_installation_with_tighter_limits_takes_exact_sizes_only(
         answer = client.post("/v1/jobs", json={**BODY, "size_policy": "reference"})
         assert problem(answer) == (422, "size_out_of_limits")
         assert client.post("/v1/jobs", json=BODY).status_code == 201
+
+
+AVATAR = {**BODY, "preset": "avatar"}
+
+
+def test_the_sizes_that_a_preset_can_draw_are_those_of_its_network() -> None:
+    assert {name: config.picture_sizes for name, config in PRESETS.items() if config.picture_sizes} == PICTURE_SIZES
+
+
+@pytest.mark.parametrize("named", [{}, {"size_policy": "reference"}, {"size_policy": None, "width": None}])
+def test_without_a_size_the_picture_decides_between_those_of_the_avatar(
+    client: httpx.Client, named: dict[str, object]
+) -> None:
+    shown = client.post("/v1/jobs", json={**AVATAR, **named}).json()["input"]
+    assert shown.items() >= {"size_policy": "reference", "width": None, "height": None}.items()
+
+
+def test_a_size_of_the_avatar_can_be_asked_for(client: httpx.Client) -> None:
+    shown = client.post("/v1/jobs", json={**AVATAR, "width": 144, "height": 192}).json()["input"]
+    assert shown.items() >= {"size_policy": "exact", "width": 144, "height": 192}.items()
+
+
+@pytest.mark.parametrize(
+    ("named", "field"),
+    [
+        ({"width": 480, "height": 640}, "width"),
+        ({"width": 192}, "width"),
+        ({"size_policy": "exact"}, "width"),
+        ({"size_policy": "reference_bars"}, "size_policy"),
+    ],
+)
+def test_a_size_that_the_avatar_cannot_draw_is_refused_with_those_that_it_can(
+    client: httpx.Client, named: dict[str, object], field: str
+) -> None:
+    answer = client.post("/v1/jobs", json={**AVATAR, **named})
+    assert problem(answer) == (422, "size_out_of_limits")
+    assert wrong_fields(answer) == {field: "size_out_of_limits"}
+    if field == "width":
+        assert "192 × 192 or 144 × 192" in answer.json()["detail"]

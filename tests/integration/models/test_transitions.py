@@ -76,7 +76,7 @@ def test_success_stores_the_output_and_writes_the_event(
     steps.heartbeat(job_id, 1, blocks_done=8)
     assert steps.succeed(job_id, 1)
     job = steps.job(job_id)
-    assert (job.status, job.result_key, job.output) == (JobStatus.SUCCEEDED, KEYS.video, OUTPUT.model_dump())
+    assert (job.status, job.result_key, job.output) == (JobStatus.SUCCEEDED, KEYS.video, OUTPUT.model_dump(mode="json"))
     assert (job.blocks_done, job.phase, job.lease_owner) == (9, None, None)
     assert [attempt.outcome for attempt in steps.attempts(job_id)] == [AttemptOutcome.SUCCEEDED]
     (event,) = steps.events(job_id)
@@ -88,7 +88,7 @@ def test_success_stores_the_output_and_writes_the_event(
     assert body["data"]["metadata"] == {"show": "7"}
     assert body["data"]["output"] == {
         "duration": OUTPUT.duration_s, "frames": OUTPUT.frames, "fps": OUTPUT.fps, "width": OUTPUT.width,
-        "height": OUTPUT.height, "bytes": OUTPUT.size_bytes, "sha256": OUTPUT.sha256,
+        "height": OUTPUT.height, "bytes": OUTPUT.size_bytes, "sha256": OUTPUT.sha256, "warnings": [],
     }  # fmt: skip
     (delivery,) = steps.deliveries(job_id)
     assert (delivery.endpoint_id, delivery.status, delivery.tries) == (endpoint.id, DeliveryStatus.PENDING, 0)

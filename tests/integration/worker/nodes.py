@@ -109,6 +109,7 @@ class NodeProcess:
             "REALVIDEO_WORK_DIRECTORY": str(around.directory / "work"),
             "REALVIDEO_THREADS_PER_RANK": "1",
             "REALVIDEO_DEVICE": "cpu",
+            "REALVIDEO_PRESET": "tiny",
             **{f"REALVIDEO_{key.upper()}": str(value) for key, value in settings.items()},
         }
         with self.log.open("wb") as log:

@@ -1,6 +1,7 @@
-"""A node with the real network in its tiny size: three ranks, one job after the other."""
+"""A node with the real network in its small sizes: one job after the other."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -8,6 +9,7 @@ import av
 import psutil
 import pytest
 
+from infra import samples
 from models import transitions
 from models.job import JobStatus
 from tests.integration.worker.nodes import REAL_NODE, Surroundings
@@ -67,3 +69,30 @@ def test_the_real_network_renders_cancels_and_goes_down_in_one_piece(around: Sur
         wait_for(lambda: around.row(broken).crash_count == 1, timeout_s=10)
         assert time.monotonic() - killed_at < 5
         assert not any(psutil.pid_exists(pid) for pid in ranks)
+
+
+@pytest.mark.timeout(300)
+def test_the_avatar_draws_in_the_size_nearest_to_the_picture_and_warns_of_pictures_of_another_kind(
+    around: Surroundings,
+) -> None:
+    *_, upright = samples.portraits()
+    drawn = around.upload(lambda path: shutil.copyfile(upright, path))
+    asked = {"preset": "avatar", "seconds": 0.3, "width": None, "height": None, "size_policy": "reference"}
+    with around.node(module=REAL_NODE, ranks=1, preset="avatar") as node:
+        of_a_person, of_a_gradient = around.job(image_source=drawn, **asked), around.job(**asked)
+        unknown_size = around.job(**{**asked, "width": 64, "height": 64, "size_policy": "exact"})
+        for job in (of_a_person, of_a_gradient, unknown_size):
+            around.publish(job)
+        output = around.wait_for_status(of_a_person, JobStatus.SUCCEEDED).output
+        assert output is not None
+        assert (output["width"], output["height"], output["warnings"]) == (144, 192, [])
+        output = around.wait_for_status(of_a_gradient, JobStatus.SUCCEEDED).output
+        assert output is not None
+        assert (output["width"], output["height"]) == (192, 192)
+        assert [warning["code"] for warning in output["warnings"]] == ["picture_not_drawn"]
+        refused = around.wait_for_status(unknown_size, JobStatus.FAILED)
+        assert refused.error_code == "invalid_render"
+        assert "192 x 192 or 144 x 192" in str(refused.error_message)
+        said = node.log.read_text()
+        assert f"{of_a_gradient.id}: The picture is none of the drawn portraits" in said
+        assert f"{of_a_person.id}: The picture" not in said

@@ -82,7 +82,7 @@ def test_render_takes_the_options_of_the_original_tool_with_their_defaults(realv
         assert option in shown, option
     for either in ("--denoising_steps", "--denoising-steps", "--no_compile", "--no-compile"):
         assert either in shown, either
-    for default in ("output.mp4", "[default: 16]", "[default: 480]", "[default: 640]", "[default: 2]"):
+    for default in ("output.mp4", "[default: 16]", "Default: 480.", "Default: 640.", "[default: 2]"):
         assert default in shown, default
 
 
@@ -93,6 +93,12 @@ def test_render_takes_the_options_of_the_original_tool_with_their_defaults(realv
         (("render", "-a", "a.wav", "-i", "p.png", "--denoising_steps", "3"), ExitCode.USAGE, "2 or 4"),
         (("render", "-a", "a.wav", "-i", "p.png", "--width", "481"), ExitCode.USAGE, "multiples of 16"),
         (("render", "-a", "a.wav", "-i", "p.png", "--fps", "0"), ExitCode.USAGE, "fps"),
+        (("render", "-a", "a.wav", "-i", "p.png", "--width", "192"), ExitCode.USAGE, "192 x 192 or 144 x 192 pixels"),
+        (
+            ("render", "-a", "a.wav", "-i", "p.png", "--preset", "avatar", "--size-policy", "reference-bars"),
+            ExitCode.USAGE,
+            "makes no bars",
+        ),
         (("submit", "--audio", "a.wav"), ExitCode.USAGE, "--image or --video"),
         (("submit", "-a", __file__, "-i", "no.png"), ExitCode.USAGE, "no.png cannot be read"),
         (("submit", "-a", "a.wav", "-i", "p.png", "-o", "no/such/place.mp4"), ExitCode.USAGE, "no directory no/such"),

@@ -11,6 +11,7 @@ from worker.media.picture import (
     Bars,
     ExactSize,
     ImpossibleSize,
+    NearestSize,
     ReferenceSize,
     SizeRule,
     UnusablePicture,
@@ -139,3 +140,32 @@ def test_a_policy_is_asked_for_by_its_name() -> None:
     assert (left.max(), middle.min(), right.max()) == (0, 255, 0)
     with pytest.raises(ImpossibleSize, match="needs a width and a height"):
         size_policy(SizeRule.EXACT, width=None, height=96)
+
+
+KNOWN = ((192, 192), (144, 192))
+
+
+@pytest.mark.parametrize(
+    ("picture", "video"),
+    [
+        ((500, 500), (192, 192)), ((480, 640), (144, 192)), ((900, 1000), (192, 192)), ((840, 1000), (144, 192)),
+        ((1920, 1080), (192, 192)), ((1080, 1920), (144, 192)),
+    ],
+)  # fmt: skip
+def test_of_known_sizes_the_nearest_in_shape_is_taken_and_covered(
+    picture: tuple[int, int], video: tuple[int, int]
+) -> None:
+    made = prepare(gradient(*picture), size_policy(SizeRule.REFERENCE, width=None, height=None, known=KNOWN))
+    assert (made.width, made.height) == video
+    assert made.pixels[..., 2].min() == 200
+
+
+def test_a_camera_held_sideways_counts_for_the_shape_as_it_is_shown() -> None:
+    sideways = gradient(640, 480)
+    sideways.getexif()[0x0112] = 6
+    assert prepare(sideways, NearestSize(KNOWN)).width == 144
+
+
+def test_a_network_with_sizes_of_its_own_makes_no_bars() -> None:
+    with pytest.raises(ImpossibleSize, match="no bars"):
+        size_policy(SizeRule.REFERENCE_BARS, width=None, height=None, known=KNOWN)
