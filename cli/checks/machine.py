@@ -9,7 +9,7 @@ from cli.checks.finding import Finding, State
 
 OLDEST_PYTHON = (3, 11)
 NEWEST_PYTHON = (3, 13)
-CPU_MEMORY_GIB = 3
+CPU_MEMORY_GIB = 2
 CPU_DISK_GIB = 2
 
 
@@ -27,7 +27,7 @@ def memory() -> Finding:
     said = f"{seen.available / 2**30:.1f} of {seen.total / 2**30:.1f} GiB free"
     if seen.available >= CPU_MEMORY_GIB * 2**30:
         return Finding("memory", State.OK, said)
-    mend = f"three CPU ranks of the avatar preset take about {CPU_MEMORY_GIB} GiB: end other programs"
+    mend = f"the demo, with two CPU ranks of the avatar preset, takes about {CPU_MEMORY_GIB} GiB: end other programs"
     return Finding("memory", State.NOTE, said, mend)
 
 

@@ -20,7 +20,8 @@ TEXT = "Good evening, and welcome to the show. Tonight we listen to a story from
 VOICE = ("-v", "en-us", "-s", "165", "-p", "45", "-a", "130")
 
 PORTRAITS = {"square": (Frame(192, 192), (25, 18, 43)), "upright": (Frame(144, 192), (3, 34, 46))}
-"""By shape: the size, and the seeds of the people. No seed as small as these was drawn for the training."""
+"""By shape: the size, and the seeds of the people. The training takes its own at random from two thousand million
+seeds, so these are strangers to the network."""
 
 
 def main() -> int:

@@ -11,12 +11,13 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_ctrl_c_while_it_starts_leaves_no_process(state_directory: Path) -> None:
-    up = UpProcess(state_directory, ranks=2)
+    up = UpProcess(state_directory, ranks=2, preset=None)
     try:
         started = up.wait_for_a_rank()
         assert up.interrupt() == 0, up.terminal
         assert still_alive(started) == []
         assert "no process is left" in up.terminal
+        assert "No 14B weights were given (REALVIDEO_WEIGHTS), so the small avatar preset draws" in up.terminal
     finally:
         up.kill()
 

@@ -22,8 +22,15 @@ class UpProcess:
     """One `python -m infra.local.up`, with a state directory of its own."""
 
     def __init__(
-        self, state: Path, *, ranks: int, port: int | None = None, preset: str = "tiny", output: str = "terminal.txt"
+        self,
+        state: Path,
+        *,
+        ranks: int,
+        port: int | None = None,
+        preset: str | None = "tiny",
+        output: str = "terminal.txt",
     ) -> None:
+        """`preset` None: none is named."""
         self.state = state
         self.port = port or free_port()
         self._output = state / output
@@ -32,7 +39,8 @@ class UpProcess:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "infra.local.up"),
-                    *("--state", str(state), "--port", str(self.port), "--ranks", str(ranks), "--preset", preset),
+                    *("--state", str(state), "--port", str(self.port), "--ranks", str(ranks)),
+                    *(() if preset is None else ("--preset", preset)),
                 ],
                 stdout=output,
                 stderr=output,

@@ -11,8 +11,10 @@ from api.keys import Scope, create_key
 from cli.errors import ExitCode
 from cli.main import main
 from models.database import Database
-from models.job import Job
+from models.job import Job, JobStatus
+from models.output import OutputWarning
 from models.tenant import Tenant
+from tests.factories import OUTPUT
 from tests.integration.api.outputs import VIDEO, finish
 from tests.integration.api.running import RunningApi, api_settings, running_api
 from tests.integration.api.tries import begin_again
@@ -46,6 +48,23 @@ def test_a_video_that_cannot_be_written_is_a_sentence_with_the_way_to_it(
 
     assert _run(monkeypatch, "watch", job.id, "-o", str(tmp_path / "out.mp4")) == ExitCode.OK
     assert (tmp_path / "out.mp4").read_bytes() == VIDEO
+
+
+@pytest.mark.usefixtures("service")
+def test_what_may_not_be_expected_of_a_video_is_told_by_watch_and_show(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warned = OUTPUT.model_copy(update={"warnings": (OutputWarning(code="picture_not_drawn", message="No likeness."),)})
+    job = make_job(status=JobStatus.SUCCEEDED, output=warned.model_dump(mode="json"))
+
+    assert _run(monkeypatch, "watch", job.id) == ExitCode.OK
+    assert "No likeness. [picture_not_drawn]" in capsys.readouterr().err
+    assert _run(monkeypatch, "show", job.id) == ExitCode.OK
+    assert "No likeness. [picture_not_drawn]" in capsys.readouterr().out
+
+    silent = make_job(status=JobStatus.SUCCEEDED)
+    assert _run(monkeypatch, "watch", silent.id) == ExitCode.OK
+    assert "[" not in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("service")
