@@ -31,7 +31,7 @@ from worker.media.picture import SizeRule, size_policy
 from worker.media.poster import Stills, make_stills
 from worker.media.segments import Segmentation, Segments
 from worker.pipeline.audio_mode import AudioMode
-from worker.pipeline.config import preset
+from worker.pipeline.config import PRESETS
 from worker.pipeline.sink_rotation import SinkRotation
 from worker.storage import StorageError, StoredObject
 from worker.tasks.checkpointing import Checkpointing
@@ -114,9 +114,7 @@ def _prepare(job: Job, *, lease: Lease, desk: RenderDesk, directory: Path) -> Pr
     prepared = prepare(
         audio,
         portrait,
-        size=size_policy(
-            SizeRule(job.size_policy), width=job.width, height=job.height, known=preset(job.preset).picture_sizes
-        ),
+        size=size_policy(SizeRule(job.size_policy), width=job.width, height=job.height, known=_known_sizes(job)),
         duration_s=job.duration_s,
         length_policy=LengthPolicy(job.length_policy),
         limits=desk.media_limits,
@@ -127,8 +125,15 @@ def _prepare(job: Job, *, lease: Lease, desk: RenderDesk, directory: Path) -> Pr
     return prepared
 
 
+def _known_sizes(job: Job) -> tuple[tuple[int, int], ...]:
+    """Which presets there are is the group's to say: one that is not known here can draw any size."""
+    config = PRESETS.get(job.preset)
+    return () if config is None else config.picture_sizes
+
+
 def _warnings(job: Job, prepared: PreparedInputs) -> tuple[OutputWarning, ...]:
-    if preset(job.preset).drawn_portraits_only and not prepared.picture_is_drawn:
+    config = PRESETS.get(job.preset)
+    if config is not None and config.drawn_portraits_only and not prepared.picture_is_drawn:
         return (OutputWarning(code=NOT_DRAWN, message=NOT_DRAWN_MESSAGE),)
     return ()
 
