@@ -29,14 +29,20 @@ class Agreement:
     best_lag: int
 
 
+_SHAPE_S = 5
+"""Seconds whose median is compared for the shape: neither a blink nor what is peculiar to one block is left in it."""
+_SHADING = 0.01
+"""Slope of levels from pixel to pixel below which it is no outline."""
+
+
 @dataclass(frozen=True)
 class Drift:
-    """Changes outside the mouth from the first second of a video to its last."""
+    """Changes outside the mouth from the beginning of a video to its end."""
 
     colour: float
-    """Of the mean colour, as a share of the full range."""
+    """Of the mean colour from the first second to the last, as a share of the full range."""
     shape: float
-    """Of the outlines, as a share of all that there are."""
+    """Of the outlines from the first five seconds to the last, as a share of all that there are."""
 
 
 def read_openings(frames: Frames, portrait: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -57,19 +63,22 @@ def agreement(read: NDArray[np.floating], truth: NDArray[np.floating], *, lags: 
 
 
 def drift(frames: Frames, *, fps: int) -> Drift:
-    """Raises ValueError for less than two seconds."""
-    if len(frames) < 2 * fps:
-        raise ValueError(f"{len(frames)} frames are less than two seconds")
+    """Raises ValueError for less than ten seconds."""
+    if len(frames) < 2 * _SHAPE_S * fps:
+        raise ValueError(f"{len(frames)} frames are less than {2 * _SHAPE_S} seconds")
     height, width = frames.shape[1:3]
     left, top, right, bottom = Frame(width=width, height=height).box(MOUTH_BOX)
     elsewhere = np.ones((height, width), dtype=bool)
     elsewhere[top:bottom, left:right] = False
-    # the median of a second has no blink in it
-    first, last = (_levels(np.median(part, axis=0)) for part in (frames[:fps], frames[-fps:]))
-    colour = float(np.abs(first[elsewhere].mean(0) - last[elsewhere].mean(0)).max())
-    one, other = _outlines(first), _outlines(last)
-    shape = float(np.abs(one - other)[elsewhere].sum() / one[elsewhere].sum())
-    return Drift(colour, shape)
+    first, last = (_median(part)[elsewhere].mean(0) for part in (frames[:fps], frames[-fps:]))
+    colour = float(np.abs(first - last).max())
+    long = _SHAPE_S * fps
+    one, other = (_outlines(_median(part))[elsewhere] for part in (frames[:long], frames[-long:]))
+    return Drift(colour, shape=float(np.abs(one - other).sum() / one.sum()))
+
+
+def _median(frames: Frames) -> NDArray[np.float32]:
+    return _levels(np.median(frames, axis=0))
 
 
 def _levels(part: NDArray[np.integer] | NDArray[np.floating]) -> NDArray[np.float32]:
@@ -107,4 +116,5 @@ def _outlines(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         beside = np.roll(smooth, 1, axis) + np.roll(smooth, -1, axis)
         smooth = np.asarray((beside + 2 * smooth) / 4, dtype=np.float32)
     across, down = np.gradient(smooth, axis=1), np.gradient(smooth, axis=0)
-    return np.asarray(np.sqrt((across**2 + down**2).sum(-1)), dtype=np.float32)
+    strength = np.sqrt((across**2 + down**2).sum(-1))
+    return np.asarray(np.clip(strength - _SHADING, 0, None), dtype=np.float32)

@@ -1,11 +1,12 @@
 """The test set: speech, voices, languages and faces that nothing was trained on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tests.unit.training.heard import unheard
+from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS
 from worker.training.acting import Acted, act, joined
 from worker.training.drawing import opening
 from worker.training.faces import Face, Frame, face
@@ -39,6 +40,12 @@ class Clip:
         shut = np.pad(self.acted.track[:, OPEN] < 0.01, 2, mode="edge")
         return np.lib.stride_tricks.sliding_window_view(shut, 5).all(1)
 
+    def first(self, seconds: float) -> "Clip":
+        """Its beginning."""
+        frames, acted = round(seconds * VIDEO_FPS), self.acted
+        samples = frames * AUDIO_SAMPLE_RATE // VIDEO_FPS
+        return replace(self, acted=Acted(acted.samples[:samples], acted.track[:frames], acted.lids[:frames]))
+
 
 def short_clips(count: int) -> Iterator[Clip]:
     """Up to 20 of 5 to 10 seconds, with silence before and behind."""
@@ -50,9 +57,7 @@ def short_clips(count: int) -> Iterator[Clip]:
 def long_clip(number: int) -> Clip:
     """A minute of many voices."""
     acted = act(joined(unheard(), gap_s=GAP_S), seed=number)
-    frames = int(LONG_S * 16)
-    minute = Acted(acted.samples[: frames * 1000], acted.track[:frames], acted.lids[:frames])
-    return Clip(f"minute {number}", face(FIRST_FACE + 100 + number), FRAMES[number % 2], minute)
+    return Clip(f"minute {number}", face(FIRST_FACE + 100 + number), FRAMES[number % 2], acted).first(LONG_S)
 
 
 def silent_clip() -> Clip:

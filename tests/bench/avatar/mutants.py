@@ -1,4 +1,4 @@
-"""Defects of the pipeline, put in on purpose: with any of them the bench must fail."""
+"""Defects of the pipeline, put in on purpose: with any of them the bench must fail, on any clip."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,8 +17,8 @@ def _sound_one_block_late() -> Iterator[None]:
     """The first block hears its window twice, and all others that of the block before."""
     windows = encoders.audio_windows
 
-    def late(rows, config):
-        made = windows(rows, config)
+    def late(rows, config, **options):
+        made = windows(rows, config, **options)
         first = next(made)
         yield first
         yield first
@@ -46,7 +46,7 @@ def _lost_vae_cache() -> Iterator[None]:
     right = PlainStream.decode_pixels
 
     def forgetful(self: PlainStream, latents: torch.Tensor) -> torch.Tensor:
-        self._caches = [None] * len(self._caches)
+        self._caches = [torch.zeros_like(x) if isinstance(x, torch.Tensor) else x for x in self._caches]
         return right(self, latents)
 
     with mock.patch.object(PlainStream, "decode_pixels", forgetful):

@@ -1,6 +1,8 @@
 """Where the frames of a clip come from: the pipeline with its weights, or the pencil that knows the truth."""
 
+import time
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +16,14 @@ from worker.pipeline.pipeline import Pipeline
 from worker.pipeline.prompt import USUAL_PROMPT
 from worker.pipeline.settings import RenderInputs, RenderSettings
 from worker.training.drawing import draw, portrait, to_uint8
+
+
+class Source(Protocol):
+    """Films a clip."""
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """uint8 [T, H, W, 3]."""
+        ...
 
 
 class Rendered:
@@ -48,6 +58,27 @@ class Rendered:
         )
         blocks = self._pipeline.render(settings, inputs=inputs, should_stop=lambda: False)
         return np.concatenate([block.frames for block in blocks])
+
+
+class Timed:
+    """Another source, and how fast it is."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._frames = 0
+        self._seconds = 0.0
+
+    @property
+    def frames_per_second(self) -> float:
+        return self._frames / max(self._seconds, 1e-9)
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """uint8 [T, H, W, 3]."""
+        began = time.monotonic()
+        frames = self._source.frames(clip)
+        self._seconds += time.monotonic() - began
+        self._frames += len(frames)
+        return frames
 
 
 class Drawn:

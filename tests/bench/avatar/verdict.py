@@ -14,6 +14,8 @@ MOST_LAG = 1
 MOST_DRIFT = 0.02
 MOST_IN_SILENCE = 0.1
 """Of the widest opening that the face has."""
+MOST_OFF = 0.01
+"""Mean difference in levels of 255 from what is made without any memory; rounding makes 0.00001."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ def steady(clip: Clip, frames: np.ndarray) -> Verdict:
     limits = {"colour": moved.colour <= MOST_DRIFT, "shape": moved.shape <= MOST_DRIFT}
     limits["last-correlation"] = found.correlation >= LEAST_CORRELATION
     return Verdict(clip.name, figures, tuple(name for name, kept in limits.items() if not kept))
+
+
+def same(clip: Clip, frames: np.ndarray, plain: np.ndarray) -> Verdict:
+    """Of any clip: the pipeline's caches hold what they are to hold."""
+    name = f"{clip.name}, plain"
+    if len(frames) != len(plain):
+        return Verdict(name, {"frames": len(frames)}, ("frames",))
+    off = float(np.abs(frames.astype(np.int16) - plain).mean())
+    return Verdict(name, {"off": off}, () if off <= MOST_OFF else ("off",))
 
 
 def silence_of(clip: Clip, read: np.ndarray) -> float:

@@ -36,7 +36,7 @@ def half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_truth_is_within_all_limits(capsys: pytest.CaptureFixture[str]) -> None:
     """Of one clip of each size, the silent one and the long one."""
     assert bench.main(["--drawn", "--clips", "2", "--minutes", "1"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("avatar: 4 of 4 videos within the limits")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("avatar: 4 of 4 verdicts within the limits")
 
 
 def test_without_weights_the_bench_fails(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.unit.training.heard import unheard
-from worker.training.acting import Acted, act
+from worker.training.acting import Acted, act, joined
 from worker.training.drawing import draw, opening, portrait, to_uint8
 from worker.training.faces import MOUTH_BOX, Face, Frame, face
 from worker.training.reading import agreement, drift, read_openings
@@ -60,7 +60,7 @@ def test_a_mouth_that_does_not_move_cannot_agree() -> None:
 
 
 def test_one_person_does_not_drift_and_another_does() -> None:
-    acted = act(unheard()[3], seed=1)
+    acted = act(joined(unheard()[3:5], gap_s=0.6), seed=1)
     frames = _filmed(face(3), acted, UPRIGHT)
     still = drift(frames, fps=16)
     assert still.colour < 0.002
@@ -69,8 +69,10 @@ def test_one_person_does_not_drift_and_another_does() -> None:
     darker[-16:] = (darker[-16:] * 0.95).astype(np.uint8)
     assert drift(darker, fps=16).colour > 0.02
     moved = frames.copy()
-    moved[-16:] = np.roll(moved[-16:], 1, axis=2)
+    moved[-80:] = np.roll(moved[-80:], 1, axis=2)
     assert drift(moved, fps=16).shape > 0.02
+    with pytest.raises(ValueError, match="less than 10 seconds"):
+        drift(frames[:159], fps=16)
 
 
 def test_nothing_but_mouth_and_eyes_moves() -> None:
