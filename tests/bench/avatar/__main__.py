@@ -28,13 +28,14 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--clips", type=int, default=20, help="short clips (default: 20, which is all)")
     options.add_argument("--minutes", type=int, default=2, help="videos of a minute, for identity (default: 2)")
     options.add_argument("--weights", type=Path, default=WEIGHTS)
+    options.add_argument("--device", default="cpu", help="elsewhere all but the comparison with the plain way")
     options.add_argument("--drawn", action="store_true", help="measure drawn videos, which are the truth itself")
     options.add_argument("--mutant", choices=MUTANTS, help="with this defect in the pipeline; exit 1 is wanted then")
     asked = options.parse_args(arguments)
     verdicts = []
     try:
-        source = Timed(Drawn() if asked.drawn else Rendered(asked.weights))
-        plain = None if asked.drawn else Plain(asked.weights)
+        source = Timed(Drawn() if asked.drawn else Rendered(asked.weights, device=asked.device))
+        plain = None if asked.drawn or asked.device != "cpu" else Plain(asked.weights)
     except CheckpointError as error:
         print(f"avatar: {error}")
         return 1

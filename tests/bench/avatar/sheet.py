@@ -1,18 +1,20 @@
 """`python -m tests.bench.avatar.sheet`: a picture of frames with the sound under them, of people and voices never met.
 
 A row is one person: every other frame of a second and a half of speech, and below them the wave of just that time with
-the opening of the mouth, as it is read back from the frames (red) and as it should be (grey).
+the opening of the mouth, as it is read back from the frames (red) and as it should be (grey). With --speech also ten
+seconds of that speech as a WAV, for `realvideo render`.
 """
 
 import argparse
 import sys
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tests.bench.avatar.clips import Clip, short_clips
+from tests.bench.avatar.clips import Clip, long_clip, short_clips
 from tests.bench.avatar.sources import Drawn, Rendered, Source
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, AVATAR, VIDEO_FPS
 from worker.training.drawing import portrait
@@ -24,6 +26,7 @@ EVERY = 2
 """Frames from one column to the next."""
 CELL = 112
 """Pixels of a column."""
+SPEECH_S = 10.0
 SOUND = 56
 """Pixels under each row."""
 PAPER, INK, WAVE, TRUE, READ = "white", "#404040", "#9db8d9", "#808080", "#c0302a"
@@ -35,7 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--clips", type=int, nargs="+", default=[0, 1, 6, 11], help="numbers of held-out clips")
     options.add_argument("--weights", type=Path, default=BUNDLED[AVATAR.name])
     options.add_argument("--drawn", action="store_true", help="show the truth instead")
+    options.add_argument("--speech", type=Path, help="a WAV to write")
     asked = options.parse_args(arguments)
+    if asked.speech is not None:
+        _write_speech(asked.speech)
     source: Source = Drawn() if asked.drawn else Rendered(asked.weights)
     clips = list(short_clips(max(asked.clips) + 1))
     rows = [_row(clips[number], source) for number in asked.clips]
@@ -72,8 +78,15 @@ def _row(clip: Clip, source: Source) -> Image.Image:
             for place, opening in enumerate(track[part])
         ]
         pen.line(points, fill=colour, width=2, joint="curve")
-    pen.text((4, height + 2), clip.name.split()[-1], fill=INK)
+    pen.text((4, 4), clip.name.split()[-1], fill=INK)
     return row
+
+
+def _write_speech(path: Path) -> None:
+    samples = long_clip(0).first(SPEECH_S).acted.samples
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, AUDIO_SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
 def _liveliest(truth: np.ndarray, count: int) -> int:

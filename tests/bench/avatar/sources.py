@@ -27,10 +27,10 @@ class Source(Protocol):
 
 
 class Rendered:
-    """The avatar, on the processor, as a user gets it. Raises `CheckpointError`."""
+    """The avatar as a user gets it. Raises `CheckpointError`."""
 
-    def __init__(self, weights: Path) -> None:
-        compute = Compute.on(torch.device("cpu"))
+    def __init__(self, weights: Path, *, device: str = "cpu") -> None:
+        compute = Compute.on(torch.device(device))
         self._pipeline = Pipeline.create(
             AVATAR, layout=RankLayout.alone(), compute=compute, weights=BundledWeights(weights)
         )
