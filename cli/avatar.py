@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import CommandError, ExitCode
+from worker.pipeline.config import AVATAR
 
 
 class Shape(StrEnum):
@@ -17,8 +18,8 @@ class Shape(StrEnum):
     UPRIGHT = "upright"
 
 
-SIZES = {Shape.SQUARE: (192, 192), Shape.UPRIGHT: (144, 192)}
-"""Width and height in pixels, as the avatar is trained on."""
+SIZES = dict(zip((Shape.SQUARE, Shape.UPRIGHT), AVATAR.picture_sizes, strict=True))
+"""Width and height in pixels."""
 
 
 def avatar() -> typer.Typer:

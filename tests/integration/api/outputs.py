@@ -3,6 +3,7 @@
 from models.database import Database
 from models.job import Job
 from models.object_keys import OutputName, output_key
+from models.output import OutputWarning
 from models.transitions import OutputKeys, claim, succeed
 from tests import factories
 from tests.integration.api.running import RunningApi
@@ -11,7 +12,7 @@ VIDEO = bytes(range(256)) * 40
 POSTER = b"\xff\xd8 not really a picture"
 
 
-def finish(database: Database, api: RunningApi, job: Job) -> None:
+def finish(database: Database, api: RunningApi, job: Job, *, warnings: tuple[OutputWarning, ...] = ()) -> None:
     """Let a worker succeed with a queued job."""
     with database.transaction() as session:
         claimed = claim(session, job.id, worker="gpu-1", preset="tiny")
@@ -30,6 +31,6 @@ def finish(database: Database, api: RunningApi, job: Job) -> None:
             job.id,
             attempt=claimed.attempt,
             keys=OutputKeys(video=video, poster=poster),
-            output=factories.OUTPUT.model_copy(update={"size_bytes": len(VIDEO)}),
+            output=factories.OUTPUT.model_copy(update={"size_bytes": len(VIDEO), "warnings": warnings}),
             metrics=factories.METRICS,
         )

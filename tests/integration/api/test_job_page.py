@@ -13,6 +13,7 @@ from api.keys import Scope
 from models.database import Database
 from models.deliveries import TryResult, claim_delivery, record_try
 from models.job import Job
+from models.output import OutputWarning
 from models.transitions import fail
 from models.webhook import WebhookDelivery, WebhookEndpoint
 from tests.integration.api.outputs import finish
@@ -64,6 +65,18 @@ def test_a_finished_job_shows_its_video_and_where_its_webhooks_are(
     assert "<video" in reader
     for kept_back in ("example.com/hook", "gpu-1", "/cancel", "/retry"):
         assert kept_back not in reader
+
+
+def test_a_video_that_may_disappoint_says_so(
+    log_in: LogIn, api: RunningApi, database: Database, make_job: Callable[..., Job]
+) -> None:
+    good, bad = make_job(), make_job()
+    finish(database, api, good)
+    finish(database, api, bad, warnings=(OutputWarning(code="picture_not_drawn", message="No <portrait>."),))
+    browser = log_in()
+    assert "picture_not_drawn" not in browser.get(f"/dashboard/jobs/{good.id}").text
+    shown = browser.get(f"/dashboard/jobs/{bad.id}").text
+    assert "No &lt;portrait&gt;. <code>picture_not_drawn</code>" in shown
 
 
 def test_whoever_is_not_logged_in_comes_to_the_page_by_the_form(

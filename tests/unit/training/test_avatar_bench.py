@@ -9,7 +9,7 @@ from tests.bench.avatar import clips
 from tests.bench.avatar.clips import Clip, long_clip, short_clips, silent_clip
 from tests.bench.avatar.mutants import MUTANTS
 from tests.bench.avatar.sources import Drawn
-from tests.bench.avatar.verdict import quiet, spoken, steady
+from tests.bench.avatar.verdict import quiet, same, spoken, steady
 from worker.pipeline import encoders
 from worker.pipeline.config import AVATAR
 from worker.pipeline.dit.kv_cache import KVCache
@@ -73,6 +73,14 @@ def test_a_person_that_changes_within_a_minute_is_found_out() -> None:
     moving = frames.copy()
     moving[-320:] = np.roll(moving[-320:], 1, axis=2)
     assert "shape" in steady(minute, moving).broken
+
+
+def test_a_video_is_the_plain_one_only_with_the_same_frames(clip: Clip, truth: np.ndarray) -> None:
+    rounded = truth.copy()
+    rounded[0, 0, 0, 0] ^= 1
+    assert same(clip, rounded, truth).broken == ()
+    assert same(clip, truth ^ 1, truth).broken == ("off",)
+    assert same(clip, truth[:-1], truth).broken == ("frames",)
 
 
 def test_every_mutant_changes_what_it_is_about() -> None:
