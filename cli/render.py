@@ -37,82 +37,83 @@ LAYOUTS = (
 PRECISIONS = "bf16, or on a GPU fp8 or fp8-attention, which are faster. Default: bf16, with --low_memory fp8 if it can"
 
 
-def render(
-    audio: Annotated[
-        Path,
-        typer.Option("--audio", "-a", dir_okay=False, help="Speech: WAV, MP3, FLAC, M4A, OGG, or a video's sound."),
-    ],
-    image: Annotated[Path, typer.Option("--image", "-i", dir_okay=False, help="Portrait: PNG, JPEG or WebP.")],
-    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The MP4 to write.")] = Path(
-        "output.mp4"
+AUDIO = Annotated[
+    Path, typer.Option("--audio", "-a", dir_okay=False, help="Speech: WAV, MP3, FLAC, M4A, OGG, or a video's sound.")
+]
+IMAGE = Annotated[Path, typer.Option("--image", "-i", dir_okay=False, help="Portrait: PNG, JPEG or WebP.")]
+OUTPUT = Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The MP4 to write.")]
+FPS = Annotated[int, typer.Option(min=1, max=60, help="Frames per second of the MP4.")]
+SIZE_POLICY = Annotated[str | None, typer.Option("--size_policy", "--size-policy", help=f"{SIZE_POLICIES}.")]
+WIDTH = Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 480.")]
+HEIGHT = Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 640.")]
+DENOISING_STEPS = Annotated[
+    int, typer.Option("--denoising_steps", "--denoising-steps", help="2 is faster, 4 is finer.")
+]
+AUDIO_MODE = Annotated[str, typer.Option("--audio_mode", "--audio-mode", help=f"{AUDIO_MODES}.")]
+SINK_ROTATION = Annotated[str, typer.Option("--sink_rotation", "--sink-rotation", help=f"{SINK_ROTATIONS}.")]
+NO_COMPILE = Annotated[
+    bool,
+    typer.Option(
+        "--no_compile", "--no-compile", help="Taken for the sake of old command lines: nothing is compiled here."
     ),
-    fps: Annotated[int, typer.Option(min=1, max=60, help="Frames per second of the MP4.")] = 16,
-    size: Annotated[str | None, typer.Option("--size_policy", "--size-policy", help=f"{SIZE_POLICIES}.")] = None,
-    width: Annotated[
-        int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 480.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 640.")
-    ] = None,
-    denoising_steps: Annotated[
-        int, typer.Option("--denoising_steps", "--denoising-steps", help="2 is faster, 4 is finer.")
-    ] = 2,
-    audio_mode: Annotated[
-        str, typer.Option("--audio_mode", "--audio-mode", help=f"{AUDIO_MODES}.")
-    ] = AudioMode.WINDOWED.value,
-    sink_rotation: Annotated[
-        str, typer.Option("--sink_rotation", "--sink-rotation", help=f"{SINK_ROTATIONS}.")
-    ] = SinkRotation.EXACT.value,
-    _no_compile: Annotated[
-        bool,
-        typer.Option(
-            "--no_compile", "--no-compile", help="Taken for the sake of old command lines: nothing is compiled here."
-        ),
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same video.")] = 0,
-    prompt: Annotated[str | None, typer.Option(help="What the person does. Default: talking.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="Which network: avatar (small, for drawn portraits), 14b, or tiny (for tests: draws patterns). "
-            "Default: 14b with --weights and a GPU, else avatar."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(envvar="REALVIDEO_WEIGHTS", file_okay=False, help="Directory of the released weights."),
-    ] = None,
-    layout: Annotated[str, typer.Option(help=f"How the GPUs share the video. {LAYOUTS}.")] = "auto",
-    ranks: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work, each on a GPU of its own, instead.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help=f"{PRECISIONS}.")] = None,
-    low_memory: Annotated[
-        bool,
-        typer.Option(
-            "--low_memory", "--low-memory", help="Fit a 32 GB GPU: fp8 where there is, prompts encoded on the CPU."
-        ),
-    ] = False,
+]
+SEED = Annotated[int, typer.Option(min=0, help="The same seed gives the same video.")]
+PROMPT = Annotated[str | None, typer.Option(help="What the person does. Default: talking.")]
+PRESET = Annotated[
+    str | None,
+    typer.Option(
+        help="Which network: avatar (small, for drawn portraits), 14b, or tiny (for tests: draws patterns). "
+        "Default: 14b with --weights and a GPU, else avatar."
+    ),
+]
+WEIGHTS = Annotated[
+    Path | None, typer.Option(envvar="REALVIDEO_WEIGHTS", file_okay=False, help="Directory of the released weights.")
+]
+LAYOUT = Annotated[str, typer.Option(help=f"How the GPUs share the video. {LAYOUTS}.")]
+RANKS = Annotated[
+    int | None, typer.Option(min=1, help="Processes that share the work, each on a GPU of its own, instead.")
+]
+PRECISION = Annotated[str | None, typer.Option(help=f"{PRECISIONS}.")]
+LOW_MEMORY = Annotated[
+    bool,
+    typer.Option(
+        "--low_memory", "--low-memory", help="Fit a 32 GB GPU: fp8 where there is, prompts encoded on the CPU."
+    ),
+]
+
+
+def render(
+    audio: AUDIO,
+    image: IMAGE,
+    output: OUTPUT = Path("output.mp4"),
+    fps: FPS = 16,
+    size: SIZE_POLICY = None,
+    width: WIDTH = None,
+    height: HEIGHT = None,
+    denoising_steps: DENOISING_STEPS = 2,
+    audio_mode: AUDIO_MODE = AudioMode.WINDOWED.value,
+    sink_rotation: SINK_ROTATION = SinkRotation.EXACT.value,
+    _no_compile: NO_COMPILE = False,
+    seed: SEED = 0,
+    prompt: PROMPT = None,
+    preset: PRESET = None,
+    weights: WEIGHTS = None,
+    layout: LAYOUT = "auto",
+    ranks: RANKS = None,
+    precision: PRECISION = None,
+    low_memory: LOW_MEMORY = False,
 ) -> None:
     """Render one video here, on the GPUs of CUDA_VISIBLE_DEVICES or on the CPU."""
     from cli.rendering import Wanted, render_file
     from worker.gpus import visible_gpus
-    from worker.media.picture import SizeRule
 
     if layout not in RENDER_LAYOUTS:
         raise CommandError(f"--layout takes {' or '.join(RENDER_LAYOUTS)}.", exit_code=ExitCode.USAGE)
     if ranks is not None and layout != "auto":
         raise CommandError("--ranks and --layout say the same: leave one out.", exit_code=ExitCode.USAGE)
-    rule = None if size is None else _one_of(SizeRule, "--size_policy", size)
     if denoising_steps not in (2, 4):
         raise CommandError("--denoising_steps takes 2 or 4.", exit_code=ExitCode.USAGE)
-    sides = [side for side in (width, height) if side is not None]
-    if any(side % 16 for side in sides):
-        raise CommandError("--width and --height take multiples of 16.", exit_code=ExitCode.USAGE)
-    if sides and rule not in (None, SizeRule.EXACT):
-        raise CommandError(
-            f"with --size_policy {rule} the picture decides: leave --width and --height out.", exit_code=ExitCode.USAGE
-        )
+    rule = _size_rule(size, width=width, height=height)
     gpus = visible_gpus()
     preset = preset or _usual_preset(weights, gpus)
     wanted = Wanted(
@@ -133,6 +134,21 @@ def render(
         memory=MemoryUse.LOW if low_memory else MemoryUse.AMPLE,
     )
     render_file(wanted, gpus)
+
+
+def _size_rule(name: str | None, *, width: int | None, height: int | None) -> "SizeRule | None":
+    """None where none is named. Raises `CommandError` for sides that are no sides, or that the rule has no use for."""
+    from worker.media.picture import SizeRule
+
+    rule = None if name is None else _one_of(SizeRule, "--size_policy", name)
+    sides = [side for side in (width, height) if side is not None]
+    if any(side % 16 for side in sides):
+        raise CommandError("--width and --height take multiples of 16.", exit_code=ExitCode.USAGE)
+    if sides and rule not in (None, SizeRule.EXACT):
+        raise CommandError(
+            f"with --size_policy {rule} the picture decides: leave --width and --height out.", exit_code=ExitCode.USAGE
+        )
+    return rule
 
 
 def _usual_preset(weights: Path | None, gpus: "Sequence[Gpu]") -> str:

@@ -1,8 +1,8 @@
 """`python -m tests.bench.avatar.sheet`: a picture of frames with the sound under them, of people and voices never met.
 
 A row is one person: every other frame of a second and a half of speech, and below them the wave of just that time with
-the opening of the mouth, as it is read back from the frames (red) and as it should be (grey). With --speech also ten
-seconds of that speech as a WAV, for `realvideo render`.
+the opening of the mouth, as it is read back from the frames (red) and from the drawn truth (grey). With --speech also
+ten seconds of that speech as a WAV, for `realvideo render`.
 """
 
 import argparse
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _row(clip: Clip, source: Source) -> Image.Image:
     frames = source.frames(clip)
-    read, truth = read_openings(frames, portrait(clip.person, clip.frame)), clip.truth
+    still = portrait(clip.person, clip.frame)
+    read, truth = read_openings(frames, still), read_openings(Drawn().frames(clip), still)
     first = _liveliest(truth, COLUMNS * EVERY)
     height = CELL * clip.frame.height // clip.frame.width
     row = Image.new("RGB", (COLUMNS * CELL, height + SOUND), PAPER)
