@@ -139,10 +139,14 @@ def _size_problems(checked: CheckedInput, settings: ApiSettings) -> Iterator[Fie
 def _known_size_problems(checked: CheckedInput, known: Sequence[tuple[int, int]]) -> Iterator[FieldProblem]:
     """Of a preset with sizes of its own, which the operator's limits do not concern: whoever offers it offers them."""
     if checked.size_policy is SizePolicy.REFERENCE_BARS:
-        yield _problem(ErrorCode.size_out_of_limits, "size_policy", f"the preset {checked.preset} makes no bars")
+        message = f"must not be reference_bars with the preset {checked.preset}; leave it out"
+        yield _problem(ErrorCode.size_out_of_limits, "size_policy", message)
     if checked.size_policy is SizePolicy.EXACT and (checked.width, checked.height) not in known:
         sizes = " or ".join(f"{width} × {height}" for width, height in known)
-        message = f"width × height must be {sizes} with the preset {checked.preset}"
+        message = (
+            f"width × height must be {sizes} with the preset {checked.preset}; "
+            "without width, height and size_policy the picture decides"
+        )
         yield _problem(ErrorCode.size_out_of_limits, "width", message)
 
 

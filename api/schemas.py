@@ -99,10 +99,10 @@ class JobCreate(Request):
     fps: Integer | None = Field(default=None, ge=1, le=60)
     size_policy: SizePolicy | None = Field(
         default=None,
-        description="exact (the default): `width` × `height`, which the picture covers; reference: by the picture,"
-        " about 512 × 512 pixels in 16:9, 4:3 or 1:1; reference_bars: the same with the released code's black bars."
-        " The preset avatar draws 192 × 192 and 144 × 192 only: reference, its default, takes the one that is nearer"
-        " to the picture's shape",
+        description="exact (the default, but for avatar): `width` × `height`, which the picture covers; reference: by"
+        " the picture, about 512 × 512 pixels in 16:9, 4:3 or 1:1; reference_bars: the same with the released code's"
+        " black bars. The preset avatar draws 192 × 192 and 144 × 192 only: reference, its default, takes the one that"
+        " is nearer to the picture's shape",
     )
     width: Integer | None = Field(
         default=None, ge=16, le=4096, multiple_of=16, description="pixels; only with the size policy exact"

@@ -1,6 +1,5 @@
 """`realvideo avatar`: portraits of the kind that the avatar preset knows. Knows seeds and files."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -46,11 +45,14 @@ def draw(
     from worker.training.faces import Frame, face
 
     output = output or Path(f"person-{seed}.png")
-    place = output.absolute().parent
-    if output.suffix.lower() != ".png" or not os.access(output if output.exists() else place, os.W_OK):
-        raise CommandError(f"{output} is not a .png that can be written.", exit_code=ExitCode.USAGE)
+    if output.suffix.lower() != ".png":
+        raise CommandError(f"{output} has to end in .png.", exit_code=ExitCode.USAGE)
     width, height = SIZES[shape]
-    Image.fromarray(portrait(face(seed), Frame(width, height))).save(output)
+    drawn = Image.fromarray(portrait(face(seed), Frame(width, height)))
+    try:
+        drawn.save(output)
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {error.strerror}.", exit_code=ExitCode.USAGE) from error
     typer.echo(f"{output}: {width} x {height} pixels")
 
 

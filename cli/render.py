@@ -44,8 +44,10 @@ IMAGE = Annotated[Path, typer.Option("--image", "-i", dir_okay=False, help="Port
 OUTPUT = Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The MP4 to write.")]
 FPS = Annotated[int, typer.Option(min=1, max=60, help="Frames per second of the MP4.")]
 SIZE_POLICY = Annotated[str | None, typer.Option("--size_policy", "--size-policy", help=f"{SIZE_POLICIES}.")]
-WIDTH = Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 480.")]
-HEIGHT = Annotated[int | None, typer.Option(min=16, help="Pixels, a multiple of 16, of an exact size. Default: 640.")]
+SIDE = "Pixels, a multiple of 16, of an exact size."
+BY_PICTURE = "With avatar the picture decides."
+WIDTH = Annotated[int | None, typer.Option(min=16, help=f"{SIDE} Default: {USUAL_WIDTH}. {BY_PICTURE}")]
+HEIGHT = Annotated[int | None, typer.Option(min=16, help=f"{SIDE} Default: {USUAL_HEIGHT}. {BY_PICTURE}")]
 DENOISING_STEPS = Annotated[
     int, typer.Option("--denoising_steps", "--denoising-steps", help="2 is faster, 4 is finer.")
 ]
@@ -57,8 +59,10 @@ NO_COMPILE = Annotated[
         "--no_compile", "--no-compile", help="Taken for the sake of old command lines: nothing is compiled here."
     ),
 ]
-SEED = Annotated[int, typer.Option(min=0, help="The same seed gives the same video.")]
-PROMPT = Annotated[str | None, typer.Option(help="What the person does. Default: talking.")]
+SEED = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same video.")]
+PROMPT = Annotated[
+    str | None, typer.Option(help="What the person does; avatar talks whatever it says. Default: talking.")
+]
 PRESET = Annotated[
     str | None,
     typer.Option(
@@ -67,7 +71,8 @@ PRESET = Annotated[
     ),
 ]
 WEIGHTS = Annotated[
-    Path | None, typer.Option(envvar="REALVIDEO_WEIGHTS", file_okay=False, help="Directory of the released weights.")
+    Path | None,
+    typer.Option(envvar="REALVIDEO_WEIGHTS", exists=True, file_okay=False, help="Directory of the released weights."),
 ]
 LAYOUT = Annotated[str, typer.Option(help=f"How the GPUs share the video. {LAYOUTS}.")]
 RANKS = Annotated[

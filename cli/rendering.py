@@ -94,6 +94,9 @@ def _check(wanted: Wanted) -> None:
     place = wanted.output.absolute().parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise CommandError(f"nothing can be written to {place}.", exit_code=ExitCode.USAGE)
+    for file in (wanted.audio, wanted.image):
+        if wanted.output.exists() and wanted.output.samefile(file):
+            raise CommandError(f"--output would replace {file}: name another file.", exit_code=ExitCode.USAGE)
 
 
 def _render(wanted: Wanted, gpus: Sequence[Gpu], directory: Path, console: Console) -> None:
@@ -215,10 +218,12 @@ def _terminal_for_us_alone(log: Path) -> Iterator[Console]:
 
 
 def _put(video: Path, output: Path) -> None:
-    """The whole file or none appears at its place, also from another disk."""
+    """The whole file or none appears at its place, also from another disk. Raises `CommandError`."""
     unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         shutil.copyfile(video, unfinished)
         unfinished.replace(output)
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written: {error.strerror}.") from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def test_a_picture_of_another_kind_is_warned_of(tmp_path: Path) -> None:
     speech = str(short_speech(tmp_path))
     rendered = render(tmp_path, "-a", speech, "-i", "other.png", "--preset", "avatar")
     assert rendered.returncode == 0, rendered.stderr
-    assert len([line for line in rendered.stderr.splitlines() if "none of the drawn portraits" in line]) == 1
+    assert len([line for line in rendered.stderr.splitlines() if "not one of the drawn portraits" in line]) == 1
     assert look_at(tmp_path / "output.mp4").width == 144
 
 
@@ -116,6 +116,9 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(tmp_path: Path) -> None:
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--preset", "7b"), 2, "there are avatar, tiny, 14b"),
         (("-a", "nothing.wav", "-i", str(PORTRAIT)), 2, "no file nothing.wav"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "-o", "no/such/place.mp4"), 2, "no/such"),
+        (("-a", "text.wav", "-i", str(PORTRAIT), "-o", "./text.wav"), 2, "would replace text.wav"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--weights", "no-such-weights"), 2, "no-such-weights"),
+        (("-a", str(SPEECH), "-i", str(PORTRAIT), "--width", "192"), 2, "without a size the picture decides"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), *PATTERNS, "--ranks", "4"), 2, "of ranks: 1, 2, 3."),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--size-policy", "reference", "--width", "64"), 2, "leave --width"),
         (("-a", str(SPEECH), "-i", str(PORTRAIT), "--audio-mode", "fast"), 2, "windowed or reference"),

@@ -282,5 +282,9 @@ def _weights(launch: Launch) -> WeightSource:
     if launch.weights is not None:
         return ReleasedWeights(launch.weights)
     if launch.preset not in DRAWN_PRESETS:
-        raise GroupRefused("weights_missing", f"preset {launch.preset!r} needs a directory of weights")
+        raise GroupRefused(
+            "weights_missing",
+            f"preset {launch.preset!r} needs a directory of weights: fetch them with `realvideo weights pull "
+            "--directory DIRECTORY` and name the directory (REALVIDEO_WEIGHTS)",
+        )
     return RandomWeights(WEIGHTS_SEED)

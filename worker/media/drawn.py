@@ -3,7 +3,7 @@
 Such a portrait is made of even colours, is its own mirror image, and has its lips on the axis at a height of their own.
 Photographs have grain and hair everywhere, light from one side, and no face that is alike on both sides. A drawn
 portrait that was cut off its middle counts as another kind, and rightly: the preset has never seen one. Another cartoon
-of even colours that looks straight ahead may pass.
+of even colours that looks straight ahead may pass, and so may a drawn portrait that stands on its head.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 NOT_DRAWN = "picture_not_drawn"
 NOT_DRAWN_MESSAGE = (
-    "The picture is none of the drawn portraits, the only ones that this preset was trained on: "
-    "the video may show another face, or none."
+    "The picture is not one of the drawn portraits that this preset was trained on: it will probably not speak. "
+    "`realvideo avatar portraits` lists some, `realvideo avatar draw` draws more; photographs need the 14b preset."
 )
 
 _EVEN = 2

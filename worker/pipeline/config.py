@@ -308,4 +308,6 @@ def check_size(config: PipelineConfig, *, width: int, height: int) -> None:
     """Raises `InvalidRender`, which names the sizes there are, for a picture that the weights do not know."""
     if config.picture_sizes and (width, height) not in config.picture_sizes:
         known = " or ".join(f"{one} x {other}" for one, other in config.picture_sizes)
-        raise InvalidRender(f"the {config.name} preset draws {known} pixels, not {width} x {height}")
+        raise InvalidRender(
+            f"the {config.name} preset draws {known} pixels, not {width} x {height}; without a size the picture decides"
+        )

@@ -94,5 +94,5 @@ def test_the_avatar_draws_in_the_size_nearest_to_the_picture_and_warns_of_pictur
         assert refused.error_code == "invalid_render"
         assert "192 x 192 or 144 x 192" in str(refused.error_message)
         said = node.log.read_text()
-        assert f"{of_a_gradient.id}: The picture is none of the drawn portraits" in said
+        assert f"{of_a_gradient.id}: The picture is not one of the drawn portraits" in said
         assert f"{of_a_person.id}: The picture" not in said
