@@ -75,7 +75,7 @@ def excerpt(spoken: Utterance, *, start_s: float, duration_s: float) -> Utteranc
 def _lids(spoken: Utterance, *, duration_s: float, frames: int, seed: int) -> NDArray[np.float32]:
     generator = np.random.default_rng((seed, 2))
     quiet = pauses(spoken.phonemes, duration_s=duration_s, at_least_s=_PAUSE_S)
-    due = [start + 0.05 for start, _ in quiet]
+    due = [start + 0.05 for start, _ in quiet if start > 0]  # a video begins with the portrait, whose eyes are open
     last_s, starts = -_APART_S, []
     next_s = float(generator.uniform(*_BETWEEN_S))
     for pause_s in [*due, math.inf]:

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that speak")
     asked = options.parse_args(arguments)
+    if asked.minutes <= 0:
+        options.error("--minutes has to be more than 0")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     cast = TRAINING if asked.cast == "training" else UNHEARD
     seconds = 60 * asked.minutes

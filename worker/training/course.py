@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class OtherCourse(ValueError):
-    """The directory holds the state of a training with another seed."""
+    """The directory holds the state of a training with another seed, other speech or another plan."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,11 @@ class Course:
         self._finished.append(phase)
         self._write_state(None)
 
+    def _identity(self) -> dict[str, str]:
+        """What has to be the same for a training to go on."""
+        sizes = " ".join(f"{frame.width}x{frame.height}" for frame in self._plan.frames)
+        return {"seed": str(self._seed), "sounds": "".join(self._sounds), "sizes": sizes}
+
     def _networks(self) -> dict[str, nn.Module]:
         return {"hearing": self._hearing, "autoencoder": self._autoencoder, "dit": self._dit}
 
@@ -191,7 +196,7 @@ class Course:
         networks = {name: network.state_dict() for name, network in self._networks().items()}
         torch.save(
             {
-                "seed": self._seed,
+                "course": self._identity(),
                 "finished": [str(phase) for phase in self._finished],
                 "interrupted": interrupted,
                 "networks": networks,
@@ -202,8 +207,12 @@ class Course:
 
     def _read_state(self) -> None:
         state = torch.load(self._place.state, map_location=self._place.device, weights_only=True)
-        if state["seed"] != self._seed:
-            raise OtherCourse(f"{self._place.state} is of seed {state['seed']}, not {self._seed}")
+        own = self._identity()
+        other = [
+            f"{what} {state['course'][what]}, not {own[what]}" for what in own if state["course"][what] != own[what]
+        ]
+        if other:
+            raise OtherCourse(f"{self._place.state} is of {', and of '.join(other)}")
         for name, network in self._networks().items():
             network.load_state_dict(state["networks"][name])
         self._finished = [Phase(name) for name in state["finished"]]

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--drawn", action="store_true", help="measure drawn videos, which are the truth itself")
     options.add_argument("--mutant", choices=MUTANTS, help="with this defect in the pipeline; exit 1 is wanted then")
     asked = options.parse_args(arguments)
+    if asked.mutant and (asked.drawn or asked.device != "cpu" or not asked.clips):
+        options.error("a defect is noticed where clips are made on the processor, and compared with the plain way")
     verdicts = []
     try:
         source = Timed(Drawn() if asked.drawn else Rendered(asked.weights, device=asked.device))

@@ -62,7 +62,8 @@ def long_clip(number: int) -> Clip:
 
 def silent_clip() -> Clip:
     """A room in which nobody speaks, with the noise that every microphone has."""
-    frames = int(SILENT_S * 16)
-    noise = 0.001 * np.random.default_rng(0).standard_normal(frames * 1000).astype(np.float32)
+    frames = round(SILENT_S * VIDEO_FPS)
+    samples = frames * AUDIO_SAMPLE_RATE // VIDEO_FPS
+    noise = 0.001 * np.random.default_rng(0).standard_normal(samples).astype(np.float32)
     nothing = Acted(noise, np.zeros((frames, 4), np.float32), np.zeros(frames, np.float32))
     return Clip("silence", face(FIRST_FACE + 200), FRAMES[0], nothing)

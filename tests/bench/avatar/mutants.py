@@ -1,4 +1,4 @@
-"""Defects of the pipeline, put in on purpose: with any of them the bench must fail, on any clip."""
+"""Defects of the pipeline, put in on purpose: with any of them the bench must fail."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager

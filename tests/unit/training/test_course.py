@@ -113,6 +113,13 @@ def test_a_directory_of_another_seed_is_refused(trained: Place) -> None:
         Course(PLAN, unheard()[:3], trained, seed=5)
 
 
+def test_a_training_on_other_speech_or_in_other_sizes_does_not_go_on(trained: Place) -> None:
+    with pytest.raises(OtherCourse, match="sounds"):
+        Course(PLAN, unheard()[:1], trained, seed=4)
+    with pytest.raises(OtherCourse, match="sizes 64x64, not 192x192 144x192"):
+        Course(replace(PLAN, frames=FULL.frames), unheard()[:3], trained, seed=4)
+
+
 def test_a_plan_lasts_as_long_as_it_is_told() -> None:
     def minutes(plan: Plan) -> float:
         return sum(share.minutes for share in plan.shares.values())

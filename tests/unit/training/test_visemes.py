@@ -68,3 +68,11 @@ def test_acting_fits_the_sound_frame_by_frame_and_blinks() -> None:
     blinks = int((acted.lids == 1).sum())
     assert len(acted.track) / 16 / 6 < blinks < len(acted.track) / 16
     assert np.array_equal(act(spoken, seed=1).lids, acted.lids)
+
+
+def test_a_video_begins_with_open_eyes_though_it_begins_with_a_pause() -> None:
+    quiet_at_first = joined(unheard()[:1], gap_s=0.6)
+    for seed in range(20):
+        lids = act(quiet_at_first, seed=seed).lids
+        assert lids[0] == 0
+        assert lids.max() == 1
