@@ -36,7 +36,7 @@ def spoken(clip: Clip, frames: np.ndarray) -> Verdict:
     """Of a clip with speech: mouth and sound belong together, and silence keeps the mouth shut."""
     read = read_openings(frames, portrait(clip.person, clip.frame))
     figures = {"silence": silence_of(clip, read)}
-    broken = ["silence"] if figures["silence"] > MOST_IN_SILENCE else []
+    broken = [] if figures["silence"] <= MOST_IN_SILENCE else ["silence"]
     try:
         found = agreement(read, clip.truth)
     except ValueError:
@@ -52,7 +52,7 @@ def spoken(clip: Clip, frames: np.ndarray) -> Verdict:
 def quiet(clip: Clip, frames: np.ndarray) -> Verdict:
     """Of a clip without any speech."""
     figure = silence_of(clip, read_openings(frames, portrait(clip.person, clip.frame)))
-    return Verdict(clip.name, {"silence": figure}, ("silence",) if figure > MOST_IN_SILENCE else ())
+    return Verdict(clip.name, {"silence": figure}, () if figure <= MOST_IN_SILENCE else ("silence",))
 
 
 def steady(clip: Clip, frames: np.ndarray) -> Verdict:
