@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS
+from worker.pipeline.sound import ReadSamples
 from worker.training.espeak import Phoneme, with_ends
 from worker.training.speech import Utterance
 from worker.training.visemes import mouth_track, pauses
@@ -33,6 +34,18 @@ class Acted:
     samples: NDArray[np.float32]
     track: NDArray[np.float32]
     lids: NDArray[np.float32]
+
+    def reader(self) -> ReadSamples:
+        """Gives the sound out piece by piece, as the pipeline reads one."""
+        given = 0
+
+        def read(count: int) -> NDArray[np.float32]:
+            nonlocal given
+            piece = self.samples[given : given + count]
+            given += len(piece)
+            return piece
+
+        return read
 
 
 def act(spoken: Utterance, *, seed: int) -> Acted:

@@ -8,7 +8,7 @@ states of the audio encoder, R rows of a window.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.conditioning import LEAD_ROWS, audio_windows
-from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS, PipelineConfig, VAEConfig
+from worker.pipeline.config import AUDIO_SAMPLE_RATE, VIDEO_FPS, DiTConfig, PipelineConfig, VAEConfig
 from worker.training.acting import Acted, act, joined
 from worker.training.drawing import draw
 from worker.training.faces import Face, Frame, face
@@ -96,7 +96,9 @@ def fill_pool(
         made, portraits = _filmed(clips, frame, plan, autoencoder=autoencoder, device=device)
         latents.append(made.to(kept))
         references.append(portraits.to(kept))
-        windows.extend(_heard(clip.acted, plan, hearing=hearing).to(kept) for clip in clips)
+        windows.extend(
+            windows_of(clip.acted, plan.config.dit, blocks=plan.pool_blocks, hearing=hearing).to(kept) for clip in clips
+        )
     return Pool(frame, torch.cat(latents), torch.cat(references), torch.stack(windows))
 
 
@@ -130,24 +132,11 @@ def _filmed(
     return blocks.transpose(1, 2), references
 
 
-def _heard(acted: Acted, plan: Plan, *, hearing: AudioEncoder) -> Tensor:
-    """The windows of all blocks, [n, S, A, R]."""
-    rows = list(audio_rows_of(acted, hearing=hearing))
-    windows = audio_windows(rows, plan.config.dit)
-    return torch.stack([next(windows) for _ in range(plan.pool_blocks)])
-
-
-def audio_rows_of(acted: Acted, *, hearing: AudioEncoder) -> Iterator[Tensor]:
-    """As the pipeline reads a sound."""
-    given = 0
-
-    def read(count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        nonlocal given
-        piece = acted.samples[given : given + count]
-        given += len(piece)
-        return piece
-
-    return hearing.rows(read, total_samples=len(acted.samples))
+def windows_of(acted: Acted, config: DiTConfig, *, blocks: int, hearing: AudioEncoder) -> Tensor:
+    """What the first blocks hear, as the pipeline reads a sound, [n, S, A, R]."""
+    rows = hearing.rows(acted.reader(), total_samples=len(acted.samples))
+    windows = audio_windows(rows, config)
+    return torch.stack([next(windows) for _ in range(blocks)])
 
 
 def prompts_of(config: PipelineConfig) -> tuple[str, ...]:

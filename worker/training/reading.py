@@ -18,6 +18,10 @@ Frames = NDArray[np.uint8]
 
 _COLOURS = ((INSIDE, 0.30), (TEETH, 0.22), (TONGUE, 0.16))
 """What is between lips, and the distance in colour at which nothing is left of the likeness."""
+_SHAPE_S = 5
+"""Seconds whose median is compared for the shape: neither a blink nor what is peculiar to one block is left in it."""
+_SHADING = 0.01
+"""Slope of levels from pixel to pixel below which it is no outline."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,6 @@ class Agreement:
 
     correlation: float
     best_lag: int
-
-
-_SHAPE_S = 5
-"""Seconds whose median is compared for the shape: neither a blink nor what is peculiar to one block is left in it."""
-_SHADING = 0.01
-"""Slope of levels from pixel to pixel below which it is no outline."""
 
 
 @dataclass(frozen=True)

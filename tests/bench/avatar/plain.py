@@ -12,7 +12,7 @@ import torch
 from tests.bench.avatar.clips import Clip
 from worker.pipeline.audio_encoder import AudioEncoder
 from worker.pipeline.checkpoint import BundledWeights, Network
-from worker.pipeline.conditioning import audio_windows, block_count
+from worker.pipeline.conditioning import block_count
 from worker.pipeline.config import AVATAR, PIXELS_PER_LATENT
 from worker.pipeline.dit.dit import DiT
 from worker.pipeline.noise import block_noise
@@ -22,7 +22,7 @@ from worker.pipeline.text_encoder import TextEncoder
 from worker.pipeline.vae import VideoAutoencoder, to_uint8
 from worker.training.batched_dit import BatchedDiT, Scene
 from worker.training.drawing import portrait
-from worker.training.pool import audio_rows_of
+from worker.training.pool import windows_of
 from worker.training.rollout import roll_out
 
 _STEPS = denoising_steps(2)
@@ -45,7 +45,7 @@ class Plain:
         """uint8 [T, H, W, 3]."""
         config, blocks = AVATAR.dit, block_count(AVATAR.dit, len(clip.truth))
         height, width = clip.frame.height // PIXELS_PER_LATENT, clip.frame.width // PIXELS_PER_LATENT
-        windows = audio_windows(audio_rows_of(clip.acted, hearing=self._hearing), config)
+        windows = windows_of(clip.acted, config, blocks=blocks, hearing=self._hearing)
         reference = self._autoencoder.encode_image(portrait(clip.person, clip.frame))
         prompt = self._text.encode(USUAL_PROMPT)
         network = BatchedDiT(self._dit, height=height, width=width)
@@ -53,7 +53,7 @@ class Plain:
         scene = Scene(
             turns=network.turns(0, blocks),
             frames=config.num_frame_per_block,
-            audio=network.read_audio(torch.stack([next(windows) for _ in range(blocks)])),
+            audio=network.read_audio(windows),
             text=text,
             reference=network.read_reference(reference[None, :, 0], text=text),
         )

@@ -67,9 +67,9 @@ def _row(clip: Clip, source: Source) -> Image.Image:
         row.paste(shown.resize((CELL, height), Image.Resampling.LANCZOS), (column * CELL, 0))
     part = slice(first, first + COLUMNS * EVERY)
     samples = AUDIO_SAMPLE_RATE // VIDEO_FPS
-    wave = clip.acted.samples[part.start * samples : part.stop * samples]
+    sound = clip.acted.samples[part.start * samples : part.stop * samples]
     pen = ImageDraw.Draw(row)
-    for x, heard in enumerate(np.array_split(wave, row.width)):
+    for x, heard in enumerate(np.array_split(sound, row.width)):
         middle, reach = height + SOUND / 2, SOUND / 2 * float(np.abs(heard).max())
         pen.line([(x, middle - reach), (x, middle + reach)], fill=WAVE)
     most = max(float(truth[part].max()), float(read[part].max()))

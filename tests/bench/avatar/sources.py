@@ -37,14 +37,6 @@ class Rendered:
 
     def frames(self, clip: Clip) -> np.ndarray:
         """uint8 [T, H, W, 3]."""
-        given = 0
-
-        def read(count: int) -> np.ndarray:
-            nonlocal given
-            piece = clip.acted.samples[given : given + count]
-            given += len(piece)
-            return piece
-
         settings = RenderSettings(
             height=clip.frame.height,
             width=clip.frame.width,
@@ -54,7 +46,9 @@ class Rendered:
             prompt=USUAL_PROMPT,
         )
         inputs = RenderInputs(
-            read_samples=read, total_samples=len(clip.acted.samples), image=portrait(clip.person, clip.frame)
+            read_samples=clip.acted.reader(),
+            total_samples=len(clip.acted.samples),
+            image=portrait(clip.person, clip.frame),
         )
         blocks = self._pipeline.render(settings, inputs=inputs, should_stop=lambda: False)
         return np.concatenate([block.frames for block in blocks])
